@@ -1,0 +1,57 @@
+"""The write side: keeps every state and catalog of an Airbyte pipeline as an immutable event."""
+
+from eventstore.errors import (
+    AppendIdReused,
+    EventStoreError,
+    HistoryConflict,
+    Invalid,
+    InvalidEvent,
+    InvalidMoment,
+    InvalidPipeline,
+    NotAnEventStore,
+    NotFound,
+    SchemaTooNew,
+    StateNotFound,
+    StoreUnavailable,
+    StreamNotFound,
+    UnknownVersion,
+    UnsupportedDatabase,
+)
+from eventstore.events import (
+    CatalogRegistered,
+    Pipeline,
+    StateCleared,
+    StateEmitted,
+    StateSaved,
+    StoredEvent,
+    StreamDefined,
+    StreamDescriptor,
+)
+from eventstore.store import EventStore
+
+__all__ = [
+    "AppendIdReused",
+    "CatalogRegistered",
+    "EventStore",
+    "EventStoreError",
+    "HistoryConflict",
+    "Invalid",
+    "InvalidEvent",
+    "InvalidMoment",
+    "InvalidPipeline",
+    "NotAnEventStore",
+    "NotFound",
+    "Pipeline",
+    "SchemaTooNew",
+    "StateCleared",
+    "StateEmitted",
+    "StateNotFound",
+    "StateSaved",
+    "StoreUnavailable",
+    "StoredEvent",
+    "StreamDefined",
+    "StreamDescriptor",
+    "StreamNotFound",
+    "UnknownVersion",
+    "UnsupportedDatabase",
+]

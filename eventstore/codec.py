@@ -1,0 +1,345 @@
+"""Events to stored bytes and back, validated on the way in.
+
+The only place that parses or writes a payload. Text and bytes are stored as they came, cut from
+their envelope; objects are dumped once. Numbers, key order and nulls inside a blob survive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import Enum
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from airbyte_protocol.models import (
+    AirbyteStateMessage,
+    AirbyteStateType,
+    ConfiguredAirbyteCatalog,
+    ConfiguredAirbyteStream,
+)
+from pydantic import BaseModel, ValidationError
+
+from eventstore import events
+from eventstore.errors import InvalidEvent
+from eventstore.events import Event, StoredEvent, StreamDescriptor, name_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FORMAT = 1
+"""The shape of a stored payload; a later shape gets the next number and a reader here."""
+
+BODY_LIMIT = 16 * 1024 * 1024
+"""Bytes in one body."""
+
+VOLATILE = ("generation_id", "minimum_generation_id", "sync_id")
+"""Fields of a configured stream that change with each sync and so are no part of its definition."""
+
+_JSON = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event ready to be stored, before it has a place."""
+
+    kind: str
+    stream: StreamDescriptor | None
+    body: bytes
+    origin: str | None = None
+    of: int | None = None
+
+
+def encode(event: Event) -> Draft:
+    """Turn an event into what is stored; raises InvalidEvent, saying what is wrong and where."""
+    kind = type(event).__name__
+    match event:
+        case events.StateSaved():
+            _check_origin(event.origin)
+            body, stream = _encode_state(event.message)
+            return Draft(kind, stream, body, event.origin, event.of)
+        case events.StateEmitted():
+            body, stream = _encode_state(event.message)
+            return Draft(kind, stream, body)
+        case events.StateCleared():
+            return Draft(kind, None if event.stream is None else _descriptor(event.stream), b"")
+        case events.StreamDefined():
+            _check_origin(event.origin)
+            body, stream = _encode_definition(event.stream)
+            return Draft(kind, stream, body, event.origin)
+        case events.CatalogRegistered():
+            _check_origin(event.origin)
+            return Draft(kind, None, _limited(_dump({"streams": event.streams})), event.origin)
+    raise InvalidEvent(f"{type(event).__name__} is no event that can be appended")
+
+
+def decode(stored: StoredEvent) -> Event:
+    """Turn a stored event back into the event, with Airbyte's models in it."""
+    origin: Any = stored.origin
+    match stored.kind:
+        case "StateSaved":
+            return events.StateSaved(state_message(stored.body), origin, stored.of)
+        case "StateEmitted":
+            return events.StateEmitted(state_message(stored.body))
+        case "StateCleared":
+            return events.StateCleared(stored.stream)
+        case "StreamDefined":
+            return events.StreamDefined(configured_stream(stored.body), origin)
+        case "CatalogRegistered":
+            return events.CatalogRegistered(registered_streams(stored.body), origin)
+    raise InvalidEvent(f"{stored.kind} was stored by a later release; this one cannot read it")
+
+
+def state_message(body: bytes) -> AirbyteStateMessage:
+    """Read a stored state as Airbyte's model."""
+    return AirbyteStateMessage.model_validate_json(body)
+
+
+def configured_stream(
+    definition: bytes, volatile: Mapping[str, Any] | None = None
+) -> ConfiguredAirbyteStream:
+    """Read a stored definition, with the fields of a registration merged back."""
+    stream = ConfiguredAirbyteStream.model_validate_json(definition)
+    for field in VOLATILE if volatile else ():
+        if volatile and field in volatile:
+            setattr(stream, field, volatile[field])
+    return stream
+
+
+def registered_streams(body: bytes) -> list[dict[str, Any]]:
+    """Read the streams of a stored registration."""
+    streams: list[dict[str, Any]] = orjson.loads(body)["streams"]
+    return streams
+
+
+def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
+    """Validate a configured catalog given as Airbyte's model, a dict, text or bytes.
+
+    Raises InvalidEvent, saying what is wrong and where.
+    """
+    if isinstance(catalog, ConfiguredAirbyteCatalog):
+        return catalog
+    try:
+        return ConfiguredAirbyteCatalog.model_validate_json(_json_bytes(catalog, "the catalog"))
+    except ValidationError as error:
+        raise InvalidEvent(f"no configured catalog: {_first_problem(error)}") from error
+
+
+def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object; raises InvalidEvent."""
+    parsed: dict[str, Any] = orjson.loads(_json_bytes(text, what))
+    return parsed
+
+
+def legacy_blob(body: bytes) -> bytes:
+    """Cut the bare blob out of a LEGACY state, as connectors of that age read it."""
+    text = body.decode()
+    for key, start, end in members(text):
+        if key == "data" and text[start:end] != "null":
+            return text[start:end].encode()
+    return b"{}"
+
+
+def state_kind(body: bytes) -> str:
+    """STREAM, GLOBAL or LEGACY; a state without a type is LEGACY, as the protocol says."""
+    return orjson.loads(body).get("type") or "LEGACY"
+
+
+def members(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield each key of a JSON object with where its value starts and ends in the text."""
+    at = _after_space(text, text.index("{") + 1)
+    while text[at] != "}":
+        key, at = scanstring(text, at + 1)
+        start = _after_space(text, text.index(":", at) + 1)
+        _, end = _JSON.raw_decode(text, start)
+        yield key, start, end
+        at = _after_space(text, end)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
+
+
+def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
+    body = _limited(_state_bytes(message))
+    try:
+        state = AirbyteStateMessage.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidEvent(f"no Airbyte state: {_first_problem(error)}") from error
+    if state.type is AirbyteStateType.STREAM:
+        if state.stream is None:
+            raise InvalidEvent("a STREAM state needs `stream`, with a `stream_descriptor`")
+        return body, _descriptor(state.stream.stream_descriptor)
+    if state.type is AirbyteStateType.GLOBAL:
+        if state.global_ is None:
+            raise InvalidEvent("a GLOBAL state needs `global`, with `stream_states`")
+        for inner in state.global_.stream_states:
+            _descriptor(inner.stream_descriptor)
+    elif "data" not in state.model_fields_set:
+        raise InvalidEvent(
+            "there is no state in it: neither a `type` nor `data`"
+            if state.type is None
+            else "a LEGACY state needs `data`"
+        )
+    return body, None
+
+
+def _state_bytes(message: object) -> bytes:
+    if isinstance(message, str | bytes | bytearray | memoryview):
+        return _cut_state(_json_bytes(message, "the state"))
+    plain = _plain(message)
+    if not isinstance(plain, dict):
+        raise InvalidEvent(f"a state is an object, not {type(message).__name__}")
+    if isinstance(plain.get("state"), dict) and plain.get("type") in ("STATE", None):
+        plain = plain["state"]
+    return _json_bytes(_without_envelope_nulls(plain), "the state")
+
+
+def _cut_state(raw: bytes) -> bytes:
+    """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
+    text = raw.decode()
+    try:
+        spans = {key: (start, end) for key, start, end in members(text)}
+        if "state" in spans and "stream" not in spans and "global" not in spans:
+            start, end = spans["state"]
+            text = text[start:end]
+            if not text.startswith("{"):
+                raise InvalidEvent("`state` is no JSON object")
+            spans = {key: (start, end) for key, start, end in members(text)}
+    except RecursionError as error:
+        raise InvalidEvent("no Airbyte state: nested too deeply") from error
+    if "global_" not in spans:
+        return text.strip().encode()
+    # PyAirbyte writes `global` under its Python name (defect 03): keep the values' text.
+    values = {key: text[start:end] for key, (start, end) in spans.items()}
+    mislabelled = values.pop("global_")
+    if mislabelled != "null":
+        values.setdefault("global", mislabelled)
+    pairs = (f"{json.dumps(key)}:{value}" for key, value in values.items())
+    return ("{" + ",".join(pairs) + "}").encode()
+
+
+def _without_envelope_nulls(state: dict[str, Any]) -> dict[str, Any]:
+    """Drop the nulls a model writes for what was never there; blobs are left alone."""
+    kept = {"global" if key == "global_" else key: value for key, value in state.items()}
+    legacy = kept.get("type") in (None, "LEGACY")
+    kept = {
+        key: value for key, value in kept.items() if value is not None or (key == "data" and legacy)
+    }
+    for stats in ("sourceStats", "destinationStats"):
+        if isinstance(kept.get(stats), dict):
+            kept[stats] = {key: value for key, value in kept[stats].items() if value is not None}
+    if isinstance(kept.get("stream"), dict):
+        kept["stream"] = _without_null_namespace(kept["stream"])
+    if isinstance(kept.get("global"), dict):
+        shared = dict(kept["global"])
+        if shared.get("shared_state", ...) is None:
+            del shared["shared_state"]
+        if isinstance(shared.get("stream_states"), list):
+            shared["stream_states"] = [_without_null_namespace(s) for s in shared["stream_states"]]
+        kept["global"] = shared
+    return kept
+
+
+def _without_null_namespace(stream: Any) -> Any:
+    descriptor = stream.get("stream_descriptor") if isinstance(stream, dict) else None
+    if not isinstance(descriptor, dict) or descriptor.get("namespace", ...) is not None:
+        return stream
+    kept = {key: value for key, value in descriptor.items() if key != "namespace"}
+    return {**stream, "stream_descriptor": kept}
+
+
+def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
+    try:
+        model = (
+            stream
+            if isinstance(stream, ConfiguredAirbyteStream)
+            else ConfiguredAirbyteStream.model_validate_json(_json_bytes(stream, "the stream"))
+        )
+    except ValidationError as error:
+        raise InvalidEvent(f"no configured stream: {_first_problem(error)}") from error
+    plain = {key: value for key, value in _plain(model).items() if key not in VOLATILE}
+    descriptor = StreamDescriptor(model.stream.name, model.stream.namespace)
+    return _limited(_json_bytes(plain, f"stream {descriptor}")), _descriptor(descriptor)
+
+
+def _descriptor(stream: Any) -> StreamDescriptor:
+    name, namespace = getattr(stream, "name", None), getattr(stream, "namespace", None)
+    if problem := name_problem(name):
+        raise InvalidEvent(f"the stream's name {problem}")
+    if namespace is not None and (problem := name_problem(namespace)):
+        raise InvalidEvent(f"the namespace of stream {name} {problem}")
+    return StreamDescriptor(str(name), namespace)
+
+
+def _check_origin(origin: str) -> None:
+    if origin not in events.ORIGINS:
+        raise InvalidEvent(f"origin {origin!r} is none of {', '.join(events.ORIGINS)}")
+
+
+def _plain(value: Any) -> Any:
+    """Models and dataclasses as dicts, leaving out fields that were never set."""
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(by_alias=True, exclude_unset=True))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # The CDK's AirbyteStateBlob is a dataclass without fields: all it holds is in __dict__.
+        return {key: _plain(item) for key, item in vars(value).items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _json_bytes(value: object, what: str) -> bytes:
+    """Check that text is strict JSON, or dump an object to it; an object at the top either way."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        try:
+            raw = value.encode() if isinstance(value, str) else bytes(value)
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(f"{what} holds a lone surrogate: {error}") from error
+    else:
+        raw = _dump(_plain(value))
+    try:
+        parsed = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEvent(f"{what} is not strict JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise InvalidEvent(f"{what} is no JSON object but {_shown(raw)}")
+    return raw
+
+
+def _dump(value: Any) -> bytes:
+    # Not orjson: it refuses integers beyond 64 bits and writes NaN as null.
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"a text holds a lone surrogate: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"not to be written as JSON: {error}") from error
+
+
+def _limited(body: bytes) -> bytes:
+    if len(body) > BODY_LIMIT:
+        raise InvalidEvent(f"the body has {len(body)} bytes, at most {BODY_LIMIT} are stored")
+    return body
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:40].decode(errors="replace"))

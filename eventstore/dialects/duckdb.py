@@ -1,0 +1,82 @@
+"""DuckDB: one file, one process at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy.exc import DBAPIError
+
+    from eventstore.dialects import Verdict
+
+REFUSES_CHANGES = False
+"""DuckDB has no triggers before 2.0, whose statement triggers make every ON CONFLICT insert fail."""
+
+MANY_PROCESSES = False
+"""A file that one process has open for writing cannot be opened by another."""
+
+UNIQUE_ROWS = False
+"""DuckDB refuses to insert a deleted key again while any other transaction is open."""
+
+RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
+NOW = None
+
+
+def open_engine(url: URL, *, create: bool) -> Engine:
+    """Open the file; without `create` read-only, so that several readers can."""
+    return create_engine(url, connect_args={} if create else {"read_only": True})
+
+
+def begin_write(db: Connection) -> None:
+    """Nothing to do: the first statement begins."""
+
+
+def lock_schema(db: Connection) -> None:
+    """Nothing to do: threads of this process that race are told to try again."""
+
+
+def verdict(error: DBAPIError) -> Verdict:
+    """Go by DuckDB's words: it has no error codes."""
+    message = str(error.orig)
+    if isinstance(error, IntegrityError) or "onflict" in message or "Failed to commit" in message:
+        return "conflict"
+    return "refused"
+
+
+def refuse_changes(db: Connection, schema: str | None) -> None:
+    """Nothing to do: see REFUSES_CHANGES."""
+
+
+def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
+    """The columns of a table, none if it does not exist."""
+    query = text(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = :table "
+        "AND table_schema = coalesce(:schema, current_schema()) "
+        "AND table_catalog = current_database()"
+    )
+    return set(db.execute(query, {"table": table, "schema": schema}).scalars())
+
+
+def lock_table(db: Connection, table: Table, schema: str | None) -> None:
+    """Nothing to do: a thread that changes the same rows is told to try again."""
+
+
+def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or overwrite the one with the same `row_key`.
+
+    Not ON CONFLICT: after another write in the same transaction it takes three times as long.
+    """
+    overwrite = (
+        table.update()
+        .where(table.c.row_key == values["row_key"])
+        .values({name: value for name, value in values.items() if name != "row_key"})
+        .returning(table.c.row_key)
+    )
+    if not db.execute(overwrite).first():
+        db.execute(table.insert(), values)

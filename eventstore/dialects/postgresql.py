@@ -1,0 +1,100 @@
+"""PostgreSQL, through psycopg 3 or psycopg2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
+from sqlalchemy.dialects.postgresql import insert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy.exc import DBAPIError
+
+    from eventstore.dialects import Verdict
+
+REFUSES_CHANGES = True
+MANY_PROCESSES = True
+UNIQUE_ROWS = True
+RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
+
+# clock_timestamp, not now(): a transaction that waited would carry the time it began.
+NOW = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
+
+_CONFLICTS = {"23505", "40001", "40P01"}  # unique_violation, serialization_failure, deadlock
+_LOST = {"57P01", "57P02", "57P03"}  # the server shuts down, crashed, or is starting
+
+# A plain trigger is skipped under session_replication_role = replica, hence ENABLE ALWAYS.
+_GUARDS = (
+    "CREATE OR REPLACE FUNCTION {schema}_eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION 'the log is append-only: % refused', TG_OP; END $$",
+    "CREATE TRIGGER _eventstore_no_change BEFORE UPDATE OR DELETE ON {schema}_eventstore_events "
+    "FOR EACH ROW EXECUTE FUNCTION {schema}_eventstore_refuse()",
+    "CREATE TRIGGER _eventstore_no_truncate BEFORE TRUNCATE ON {schema}_eventstore_events "
+    "FOR EACH STATEMENT EXECUTE FUNCTION {schema}_eventstore_refuse()",
+    "ALTER TABLE {schema}_eventstore_events ENABLE ALWAYS TRIGGER _eventstore_no_change",
+    "ALTER TABLE {schema}_eventstore_events ENABLE ALWAYS TRIGGER _eventstore_no_truncate",
+)
+
+_SCHEMA_LOCK = 4_912_377_620  # any constant of our own
+
+
+def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server makes no files
+    """Open with the driver the URL names, psycopg 3 where it names none."""
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url)
+
+
+def begin_write(db: Connection) -> None:
+    """Nothing to do: the first statement begins."""
+
+
+def lock_schema(db: Connection) -> None:
+    """Take an advisory lock: CREATE TABLE IF NOT EXISTS can fail when two processes race."""
+    db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+
+
+def verdict(error: DBAPIError) -> Verdict:
+    """Go by SQLSTATE, under the name either driver gives it."""
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or ""
+    if code in _CONFLICTS:
+        return "conflict"
+    if error.connection_invalidated or code in _LOST or code.startswith("08"):
+        return "lost"
+    return "refused"
+
+
+def refuse_changes(db: Connection, schema: str | None) -> None:
+    """Make triggers that refuse to change the log, to superusers too."""
+    for guard in _GUARDS:
+        db.execute(text(guard.format(schema=_qualifier(db, schema))))
+
+
+def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
+    """The columns of a table, none if it does not exist."""
+    query = text(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = :table "
+        "AND table_schema = coalesce(:schema, current_schema())"
+    )
+    return set(db.execute(query, {"table": table, "schema": schema}).scalars())
+
+
+def lock_table(db: Connection, table: Table, schema: str | None) -> None:
+    """Let readers read and writers wait."""
+    name = f"{_qualifier(db, schema)}{db.dialect.identifier_preparer.format_table(table)}"
+    db.execute(text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or overwrite the one with the same `row_key`."""
+    statement = insert(table)
+    rest = {name: statement.excluded[name] for name in values if name != "row_key"}
+    db.execute(statement.on_conflict_do_update(index_elements=["row_key"], set_=rest), values)
+
+
+def _qualifier(db: Connection, schema: str | None) -> str:
+    quoted = f"{db.dialect.identifier_preparer.quote(schema)}." if schema else ""
+    return quoted.replace(":", r"\:")  # text() would take a colon for a parameter

@@ -1,0 +1,107 @@
+"""What can go wrong, as a tree.
+
+EventStoreError
+├── Invalid (ValueError)        what was given cannot be taken; nothing was stored
+│   ├── InvalidPipeline
+│   ├── InvalidEvent
+│   └── InvalidMoment
+├── NotFound (LookupError)
+│   ├── UnknownVersion          the history does not reach that far
+│   ├── StateNotFound
+│   └── StreamNotFound
+├── HistoryConflict             somebody else appended first
+├── AppendIdReused              one append id, two different contents
+└── StoreUnavailable            the database cannot be used, or not now
+    ├── UnsupportedDatabase
+    ├── NotAnEventStore         no log here, and none was to be created
+    └── SchemaTooNew
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AppendIdReused",
+    "EventStoreError",
+    "HistoryConflict",
+    "Invalid",
+    "InvalidEvent",
+    "InvalidMoment",
+    "InvalidPipeline",
+    "NotAnEventStore",
+    "NotFound",
+    "SchemaTooNew",
+    "StateNotFound",
+    "StoreUnavailable",
+    "StreamNotFound",
+    "UnknownVersion",
+    "UnsupportedDatabase",
+]
+
+
+class EventStoreError(Exception):
+    """Anything this project raises on purpose."""
+
+
+class Invalid(EventStoreError, ValueError):
+    """What was given cannot be taken; nothing was stored."""
+
+
+class InvalidPipeline(Invalid):
+    """The names do not make a pipeline."""
+
+
+class InvalidEvent(Invalid):
+    """The event cannot be stored; the message says what is wrong and where."""
+
+
+class InvalidMoment(Invalid):
+    """The text or value names no moment."""
+
+
+class NotFound(EventStoreError, LookupError):
+    """What was asked for is not there."""
+
+
+class UnknownVersion(NotFound):
+    """The history has no such version."""
+
+
+class StateNotFound(NotFound):
+    """No state is stored for the stream."""
+
+
+class StreamNotFound(NotFound):
+    """The catalog has no such stream, or more than one."""
+
+
+class HistoryConflict(EventStoreError):
+    """The history was not at the version the caller had seen; nothing was stored."""
+
+    def __init__(self, pipeline: object, *, expected: int, actual: int) -> None:
+        """Keep both versions: `expected` by the caller, `actual` in the database."""
+        super().__init__(
+            f"{pipeline} is at version {actual}, not at {expected}: "
+            "read what was appended since, then append again"
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class AppendIdReused(EventStoreError):
+    """The append id names an earlier append of something else; nothing was stored."""
+
+
+class StoreUnavailable(EventStoreError):
+    """The database cannot be used, or not now."""
+
+
+class UnsupportedDatabase(StoreUnavailable):
+    """No dialect is written for this database."""
+
+
+class NotAnEventStore(StoreUnavailable):
+    """The database, or the log in it, does not exist, and nothing was to be created."""
+
+
+class SchemaTooNew(StoreUnavailable):
+    """The tables were made by a later release."""

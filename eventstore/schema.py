@@ -1,0 +1,91 @@
+"""Numbered steps that make and upgrade tables, each run once, recorded per component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect, select
+
+from eventstore.dialects import dialect_of
+from eventstore.errors import NotAnEventStore, SchemaTooNew
+from eventstore.tables import metadata, schema_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The steps of one component; its version is how many of them a database has seen."""
+
+    component: str
+    steps: Sequence[Callable[[Connection], None]]
+
+
+def schema_name(db: Connection) -> str | None:
+    """Where the engine's owner puts tables that name no schema."""
+    translation = db.get_execution_options().get("schema_translate_map") or {}
+    name: str | None = translation.get(None)
+    return name
+
+
+def versions(db: Connection) -> dict[str, int]:
+    """The components this database has, and the version of each; none where there is no log."""
+    if not inspect(db).has_table(schema_versions.name, schema=schema_name(db)):
+        return {}
+    rows = db.execute(select(schema_versions.c.component, schema_versions.c.version))
+    return {component: version for component, version in rows}
+
+
+def is_current(found: dict[str, int], schemas: Iterable[Schema]) -> bool:
+    """Whether nothing is to be made; raises SchemaTooNew."""
+    current = True
+    for schema in schemas:
+        version = found.get(schema.component, 0)
+        if version > len(schema.steps):
+            raise SchemaTooNew(
+                f"the {schema.component} tables are of version {version}, made by a later release; "
+                f"this one knows version {len(schema.steps)}: upgrade airbyte-eventstore"
+            )
+        current = current and version == len(schema.steps)
+    return current
+
+
+def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
+    """Run the steps that this database has not seen, in the caller's transaction."""
+    dialect_of(db).lock_schema(db)
+    schema_versions.create(db, checkfirst=True)
+    found = versions(db)
+    for schema in schemas:
+        seen = found.get(schema.component, 0)
+        for step in schema.steps[seen:]:
+            step(db)
+        if not seen:
+            row = {"component": schema.component, "version": len(schema.steps)}
+            db.execute(schema_versions.insert(), row)
+        elif seen < len(schema.steps):
+            mine = schema_versions.c.component == schema.component
+            db.execute(schema_versions.update().where(mine).values(version=len(schema.steps)))
+
+
+def require(found: dict[str, int], schemas: Iterable[Schema]) -> None:
+    """Raise NotAnEventStore unless the database has every component."""
+    for schema in schemas:
+        if schema.component not in found:
+            raise NotAnEventStore(
+                "this database holds no event store yet; record a state into it first"
+            )
+
+
+def _create_log(db: Connection) -> None:
+    metadata.create_all(db)
+
+
+def _refuse_changes(db: Connection) -> None:
+    dialect_of(db).refuse_changes(db, schema_name(db))
+
+
+LOG = Schema("log", [_create_log, _refuse_changes])

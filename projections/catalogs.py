@@ -1,0 +1,164 @@
+"""The catalog of each pipeline: one table, the rule that fills it, registering and reading."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import select
+
+from eventstore import codec
+from eventstore.dialects import dialect_of
+from eventstore.errors import HistoryConflict, InvalidEvent
+from eventstore.events import (
+    CatalogRegistered,
+    Origin,
+    Pipeline,
+    StoredEvent,
+    StreamDefined,
+    StreamDescriptor,
+    names_key,
+    to_datetime,
+)
+from projections.models import STREAMS_TABLE
+from projections.views import CATALOG_KINDS, CatalogView, registered_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airbyte_protocol.models import ConfiguredAirbyteStream
+    from sqlalchemy import Connection
+
+    from eventstore.store import EventStore
+
+TABLES = (STREAMS_TABLE,)
+KINDS = CATALOG_KINDS
+
+_ATTEMPTS = 100
+
+
+def apply(db: Connection, stored: StoredEvent) -> None:
+    """Bring the streams table to where the event leaves it."""
+    if stored.kind != "StreamDefined" or stored.stream is None:
+        return
+    pipeline, stream = stored.pipeline, stored.stream
+    schema = orjson.loads(stored.body)["stream"]["json_schema"]
+    row = {
+        "stream_name": stream.name,
+        "source_name": pipeline.source,
+        "table_name": _table_name(pipeline, stream),
+        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
+        "row_key": names_key(pipeline.key, stream.namespace, stream.name),
+        "pipeline_key": pipeline.key,
+        "stream_namespace": stream.namespace,
+        "configured_stream": stored.body.decode(),
+        "version": stored.version,
+    }
+    dialect_of(db).replace_row(db, STREAMS_TABLE, row)
+
+
+def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
+    """The current catalog of a pipeline, from its table and its newest registration."""
+    head = store.head(pipeline)
+    if not head.version:
+        return CatalogView(pipeline)
+    table = STREAMS_TABLE.c
+    query = (
+        select(table.stream_name, table.stream_namespace, table.configured_stream)
+        .where(table.pipeline_key == pipeline.key)
+        .order_by(table.version)
+    )
+    with store.database.read() as db:
+        rows = db.execute(query).all()
+    registrations = store.newest(pipeline, ["CatalogRegistered"], head.version)
+    return CatalogView(
+        pipeline,
+        version=head.version,
+        stored_at=to_datetime(head.stored_at),
+        definitions={
+            StreamDescriptor(row.stream_name, row.stream_namespace): row.configured_stream.encode()
+            for row in rows
+        },
+        registered=registered_by(registrations[0]) if registrations else {},
+    )
+
+
+def register_catalog(
+    store: EventStore,
+    pipeline: Pipeline,
+    catalog: object,
+    *,
+    origin: Origin = "source",
+    actor: str | None = None,
+    reason: str | None = None,
+    run: str | None = None,
+) -> list[StoredEvent]:
+    """Append a CatalogRegistered, and before it a StreamDefined for each stream that is new.
+
+    `catalog` is a ConfiguredAirbyteCatalog, a dict, text or bytes. Streams it does not name stay
+    in the pipeline's catalog as they were. Raises InvalidEvent or StoreUnavailable; then nothing
+    was stored.
+    """
+    streams = by_descriptor(codec.configured_catalog(catalog).streams)
+    for _ in range(_ATTEMPTS):
+        current = latest_catalog(store, pipeline)
+        events = registration(current, streams, origin)
+        try:
+            return store.append(
+                pipeline, *events, expected=current.version, actor=actor, reason=reason, run=run
+            )
+        except HistoryConflict as conflict:
+            lost = conflict
+    raise lost
+
+
+def registration(
+    current: CatalogView,
+    streams: dict[StreamDescriptor, ConfiguredAirbyteStream],
+    origin: Origin = "source",
+) -> list[StreamDefined | CatalogRegistered]:
+    """The events that registering these streams adds to a catalog."""
+    defined = [
+        StreamDefined(stream, origin)
+        for descriptor, stream in streams.items()
+        if not _same_definition(current.definitions.get(descriptor), stream)
+    ]
+    carried = [
+        dict(entry) for descriptor, entry in current.registered.items() if descriptor not in streams
+    ]
+    named = [_entry(stream) for stream in streams.values()]
+    return [*defined, CatalogRegistered([*carried, *named], origin)]
+
+
+def by_descriptor(
+    streams: Iterable[ConfiguredAirbyteStream],
+) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:
+    """Index streams by name and namespace; raises InvalidEvent if one stands there twice."""
+    found: dict[StreamDescriptor, ConfiguredAirbyteStream] = {}
+    for stream in streams:
+        descriptor = StreamDescriptor(stream.stream.name, stream.stream.namespace)
+        if descriptor in found:
+            raise InvalidEvent(f"the catalog names stream {descriptor} twice")
+        found[descriptor] = stream
+    return found
+
+
+def _same_definition(definition: bytes | None, stream: ConfiguredAirbyteStream) -> bool:
+    if definition is None:
+        return False
+    body = codec.encode(StreamDefined(stream)).body
+    return body == definition or orjson.loads(body) == orjson.loads(definition)
+
+
+def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
+    fields = {"name": stream.stream.name, "namespace": stream.stream.namespace}
+    fields |= {field: getattr(stream, field) for field in codec.VOLATILE}
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _table_name(pipeline: Pipeline, stream: StreamDescriptor) -> str:
+    """The name PyAirbyte looks for; a destination's streams must not look like a cache's."""
+    if pipeline.destination is None:
+        return pipeline.table_prefix + stream.name
+    return f"{pipeline.destination}:{stream.name}"

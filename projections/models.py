@@ -1,0 +1,121 @@
+"""The three tables that runners read, under the names and columns PyAirbyte gave them.
+
+`row_key` and the columns after it are ours; PyAirbyte inserts rows without them. A row whose
+`pipeline_key` is null was not written by us.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime  # noqa: TC003 - read by the mapper at run time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, DateTime, Index, MetaData, String, Table, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from eventstore.dialects import dialect_of
+from eventstore.events import NAME_LIMIT
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+STREAMS_TABLE_NAME = "_airbyte_streams"
+CACHE_STATE_TABLE_NAME = "_airbyte_state"
+DESTINATION_STATE_TABLE_NAME = "_airbyte_destination_state"
+GLOBAL_STATE_STREAM_NAME = "_GLOBAL"
+LEGACY_STATE_STREAM_NAME = "_LEGACY"
+GLOBAL_STATE_STREAM_NAMES = [GLOBAL_STATE_STREAM_NAME, LEGACY_STATE_STREAM_NAME]
+
+_TABLE_NAME_LIMIT = 2 * NAME_LIMIT + 1
+"""A prefix or a destination, and a stream."""
+
+
+class SqlAlchemyModel(DeclarativeBase):
+    """The declarative base of the three tables."""
+
+
+def _row_key() -> str:
+    return uuid.uuid4().hex
+
+
+class CacheStreamStateModel(SqlAlchemyModel):
+    """The latest state of a stream, for a PyAirbyte cache."""
+
+    __tablename__ = CACHE_STATE_TABLE_NAME
+
+    source_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    stream_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    table_name: Mapped[str | None] = mapped_column(String(_TABLE_NAME_LIMIT))
+    state_json: Mapped[str | None] = mapped_column(Text)
+    last_updated: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
+    pipeline_key: Mapped[str | None] = mapped_column(String(32))
+    stream_namespace: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    version: Mapped[int | None] = mapped_column()
+
+
+class DestinationStreamStateModel(SqlAlchemyModel):
+    """The latest state of a stream, for a destination."""
+
+    __tablename__ = DESTINATION_STATE_TABLE_NAME
+
+    destination_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
+    source_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
+    stream_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
+    state_json: Mapped[str | None] = mapped_column(Text)
+    last_updated: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
+    pipeline_key: Mapped[str | None] = mapped_column(String(32))
+    stream_namespace: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    version: Mapped[int | None] = mapped_column()
+
+
+class CachedStream(SqlAlchemyModel):
+    """The latest definition of a stream; `catalog_metadata` is its JSON schema."""
+
+    __tablename__ = STREAMS_TABLE_NAME
+
+    stream_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    source_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    table_name: Mapped[str | None] = mapped_column(String(_TABLE_NAME_LIMIT))
+    catalog_metadata: Mapped[str | None] = mapped_column(Text)
+    row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
+    pipeline_key: Mapped[str | None] = mapped_column(String(32))
+    stream_namespace: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
+    configured_stream: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int | None] = mapped_column()
+
+
+def table_of(model: type[SqlAlchemyModel]) -> Table:
+    """The Core table behind a model."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+STATE_TABLES = (table_of(CacheStreamStateModel), table_of(DestinationStreamStateModel))
+STREAMS_TABLE = table_of(CachedStream)
+ALL_TABLES = (*STATE_TABLES, STREAMS_TABLE)
+
+
+def create_table(db: Connection, table: Table) -> None:
+    """Make a table so that PyAirbyte can insert its own columns alone.
+
+    `row_key` fills itself at random; where the dialect says so, it is no key of the table.
+    """
+    dialect = dialect_of(db)
+    copy = Table(table.name, MetaData())
+    for column in table.columns:
+        mine = column.name == "row_key"
+        copy.append_column(
+            Column(
+                column.name,
+                column.type,
+                nullable=column.nullable,
+                primary_key=mine and dialect.UNIQUE_ROWS,
+                server_default=text(dialect.RANDOM_KEY) if mine else None,
+            )
+        )
+    if dialect.UNIQUE_ROWS:
+        Index(f"{table.name}_pipeline", copy.c.pipeline_key)
+    copy.create(db)

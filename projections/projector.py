@@ -1,0 +1,64 @@
+"""Carries the log to the projections: in the append's transaction, or anew from the beginning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from eventstore.dialects import dialect_of
+from eventstore.schema import schema_name
+from projections import catalogs, states
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from eventstore.events import Pipeline, StoredEvent
+    from eventstore.store import EventStore
+    from projections.projection import Projection
+
+PROJECTIONS: tuple[Projection, ...] = (states, catalogs)
+
+
+class View(Protocol):
+    """What a history adds up to."""
+
+    def after(self, stored: StoredEvent) -> Any:
+        """The view after one more event."""
+
+
+V = TypeVar("V", bound=View)
+
+
+def apply_inline(db: Connection, appended: Sequence[StoredEvent]) -> None:
+    """Apply what was appended, in the same transaction."""
+    for stored in appended:
+        for projection in PROJECTIONS:
+            projection.apply(db, stored)
+
+
+def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = None) -> V:
+    """Fold a history, event by event, into a view; the oracle for tables and as-of reads."""
+    for stored in store.history(pipeline, up_to=up_to):
+        view = view.after(stored)
+    return view
+
+
+def rebuild(store: EventStore) -> int:
+    """Fill the tables anew from the log, in one transaction; returns how many pipelines it read.
+
+    Rows that were not written by us are left alone.
+    """
+    pipelines = store.pipelines()
+
+    def work(db: Connection) -> None:
+        for projection in PROJECTIONS:
+            for table in projection.TABLES:
+                dialect_of(db).lock_table(db, table, schema_name(db))
+                db.execute(table.delete().where(table.c.pipeline_key.is_not(None)))
+            for pipeline in pipelines:
+                for stored in store.newest_within(db, pipeline, projection.KINDS):
+                    projection.apply(db, stored)
+
+    store.database.transact(work)
+    return len(pipelines)

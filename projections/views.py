@@ -1,0 +1,149 @@
+"""What a history adds up to: pure folds over its events, and the views they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eventstore import codec
+from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_microseconds
+from projections.providers import CatalogProvider, StateProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from airbyte_protocol.models import (
+        AirbyteStateMessage,
+        ConfiguredAirbyteCatalog,
+        ConfiguredAirbyteStream,
+    )
+
+STATE_KINDS = ("StateSaved", "StateCleared")
+"""The kinds a state view depends on; of each, the newest per stream is enough."""
+
+CATALOG_KINDS = ("StreamDefined", "CatalogRegistered")
+"""The kinds a catalog view depends on; of each, the newest per stream is enough."""
+
+
+@dataclass(frozen=True)
+class StateView:
+    """The state of a pipeline after one of its events.
+
+    `whole` is the GLOBAL or LEGACY state, if the newest state is one; otherwise `streams` holds
+    the newest STREAM state per stream, least recently changed first. Both are the exact bytes.
+    `final` says that no later append can change the answer.
+    """
+
+    pipeline: Pipeline
+    version: int = 0
+    stored_at: datetime | None = None
+    final: bool = False
+    whole: bytes | None = None
+    streams: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
+
+    def after(self, stored: StoredEvent) -> StateView:
+        """The view after one more event."""
+        at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
+        if stored.kind == "StateSaved":
+            if stored.stream is None:
+                return replace(self, **at, whole=stored.body, streams={})
+            others = {key: body for key, body in self.streams.items() if key != stored.stream}
+            return replace(self, **at, whole=None, streams={**others, stored.stream: stored.body})
+        if stored.kind == "StateCleared":
+            if stored.stream is None:
+                return replace(self, **at, whole=None, streams={})
+            others = {key: body for key, body in self.streams.items() if key != stored.stream}
+            return replace(self, **at, streams=others)
+        return replace(self, **at)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The states, each exactly as it was stored."""
+        return [self.whole] if self.whole is not None else list(self.streams.values())
+
+    @cached_property
+    def messages(self) -> list[AirbyteStateMessage]:
+        """The states as Airbyte's models."""
+        return [codec.state_message(body) for body in self.bodies]
+
+    def state_file(self) -> str:
+        """The text for a connector's `--state` file, made from the stored bytes.
+
+        A list of messages, `[]` when there are none; for a LEGACY state its bare blob.
+        """
+        if self.whole is not None and codec.state_kind(self.whole) == "LEGACY":
+            return codec.legacy_blob(self.whole).decode()
+        return "[" + "\n, ".join(body.decode() for body in self.bodies) + "]"
+
+    def only(self, stream_names: Iterable[str]) -> StateView:
+        """The same view with the STREAM states of these names alone."""
+        wanted = set(stream_names)
+        kept = {key: body for key, body in self.streams.items() if key.name in wanted}
+        return replace(self, streams=kept)
+
+    def provider(self) -> StateProvider:
+        """Hand the state to a runner."""
+        return StateProvider(self.messages, self.state_file())
+
+
+@dataclass(frozen=True)
+class CatalogView:
+    """The catalog of a pipeline after one of its events: full configured streams, nothing lost."""
+
+    pipeline: Pipeline
+    version: int = 0
+    stored_at: datetime | None = None
+    final: bool = False
+    definitions: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
+    registered: Mapping[StreamDescriptor, Mapping[str, Any]] = field(default_factory=dict)
+
+    def after(self, stored: StoredEvent) -> CatalogView:
+        """The view after one more event."""
+        at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
+        if stored.kind == "StreamDefined" and stored.stream is not None:
+            definitions = {**self.definitions, stored.stream: stored.body}
+            return replace(self, **at, definitions=definitions)
+        if stored.kind == "CatalogRegistered":
+            return replace(self, **at, registered=registered_by(stored))
+        return replace(self, **at)
+
+    @cached_property
+    def by_descriptor(self) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:
+        """The configured streams in the order of the newest registration."""
+        listed = [stream for stream in self.registered if stream in self.definitions]
+        others = [stream for stream in self.definitions if stream not in self.registered]
+        return {
+            stream: codec.configured_stream(
+                self.definitions[stream], self.registered.get(stream, {})
+            )
+            for stream in [*listed, *others]
+        }
+
+    @property
+    def streams(self) -> list[ConfiguredAirbyteStream]:
+        """The configured streams."""
+        return list(self.by_descriptor.values())
+
+    @property
+    def catalog(self) -> ConfiguredAirbyteCatalog:
+        """The catalog as Airbyte's model."""
+        return codec.configured_catalog({"streams": []}).model_copy(
+            update={"streams": self.streams}
+        )
+
+    def provider(self) -> CatalogProvider:
+        """Hand the catalog to a runner."""
+        return CatalogProvider(self.catalog)
+
+
+def registered_by(stored: StoredEvent) -> dict[StreamDescriptor, dict[str, Any]]:
+    """The streams of a CatalogRegistered, each with the time its registration was stored."""
+    return {
+        StreamDescriptor(entry["name"], entry.get("namespace")): {
+            "registered_at": to_microseconds(stored.stored_at),
+            **entry,
+        }
+        for entry in codec.registered_streams(stored.body)
+    }

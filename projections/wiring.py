@@ -1,0 +1,99 @@
+"""Joins store and projections: the one way to open a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from sqlalchemy import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from eventstore.dialects import dialect_of
+from eventstore.errors import NotAnEventStore, UnsupportedDatabase
+from eventstore.schema import Schema
+from eventstore.store import EventStore
+from projections.exchange import create_or_take_over
+from projections.projector import apply_inline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@runtime_checkable
+class SqlConfig(Protocol):
+    """Anything that can be asked for an engine, such as a PyAirbyte cache."""
+
+    def get_sql_engine(self) -> Any:
+        """The SQLAlchemy engine of the moment."""
+
+
+def connect(
+    database: str | Path | URL | Engine | SqlConfig,
+    *,
+    schema: str | None = None,
+    create: bool = True,
+) -> EventStore:
+    """Open the store in a database: a URL, a path, an Engine, or a PyAirbyte cache.
+
+    A path is a SQLite file, or DuckDB if the file is one or is to be called `.duckdb`. `schema`
+    is where the tables are, on databases that have schemas. Without `create` nothing is made:
+    NotAnEventStore is raised if the database, or the log in it, is not there. Tables that
+    PyAirbyte made are taken over at the first use, in one transaction.
+    """
+    engine, ours = _engine_source(database, schema, create=create)
+    store: EventStore
+
+    def take_over(db: Any) -> None:
+        create_or_take_over(db, store)
+
+    tables = Schema("tables", [take_over])
+    store = EventStore(engine, inline=apply_inline, schemas=[tables], create=create, dispose=ours)
+    return store
+
+
+def _engine_source(
+    database: str | Path | URL | Engine | SqlConfig, schema: str | None, *, create: bool
+) -> tuple[Callable[[], Engine], bool]:
+    """What to ask for the engine, and whether it is ours to dispose."""
+    if isinstance(database, SqlConfig):
+        return database.get_sql_engine, False
+    ours = not isinstance(database, Engine)
+    engine = database if isinstance(database, Engine) else _open(database, create=create)
+    dialect_of(engine)
+    if schema is not None:
+        engine = engine.execution_options(schema_translate_map={None: schema})
+    return lambda: engine, ours
+
+
+def _open(database: str | Path | URL, *, create: bool) -> Engine:
+    url = database if isinstance(database, URL) else _url(database)
+    dialect = dialect_of(url)
+    if not create and url.get_backend_name() != "postgresql":
+        path = Path(url.database or "")
+        if not path.is_file():
+            raise NotAnEventStore(f"there is no database at {path}; record a state into it first")
+    try:
+        return dialect.open_engine(url, create=create)
+    except (ImportError, NoSuchModuleError) as error:
+        name = url.get_backend_name()
+        extra = {"postgresql": "postgres"}.get(name, name)
+        raise UnsupportedDatabase(
+            f"no driver for {name}: pip install 'airbyte-eventstore[{extra}]' ({error})"
+        ) from error
+
+
+def _url(database: str | Path) -> URL:
+    if isinstance(database, str) and "://" in database:
+        try:
+            return make_url(database)
+        except (ArgumentError, ValueError) as error:
+            raise UnsupportedDatabase(f"not a database URL: {error}") from error
+    path = Path(database)
+    return URL.create("duckdb" if _is_duckdb(path) else "sqlite", database=str(path))
+
+
+def _is_duckdb(path: Path) -> bool:
+    if not path.is_file() or not path.stat().st_size:
+        return path.suffix in (".duckdb", ".ddb")
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
