@@ -37,7 +37,7 @@ def versions(db: Connection) -> dict[str, int]:
     if not inspect(db).has_table(schema_versions.name, schema=schema_name(db)):
         return {}
     rows = db.execute(select(schema_versions.c.component, schema_versions.c.version))
-    return {component: version for component, version in rows}
+    return {row.component: row.version for row in rows}
 
 
 def is_current(found: dict[str, int], schemas: Iterable[Schema]) -> bool:

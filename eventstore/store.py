@@ -8,16 +8,14 @@ import logging
 import os
 import secrets
 import time
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, tuple_
+from sqlalchemy import func, select, tuple_
 
-from eventstore.chain import GENESIS, commitment, event_hash
+from eventstore.append import BEFORE_THE_FIRST, Append, Head, Memory, find_head, write
+from eventstore.append import pipeline_id as find_id
 from eventstore.database import Database
-from eventstore.dialects import dialect_of
 from eventstore.errors import (
     AppendIdReused,
     HistoryConflict,
@@ -25,26 +23,19 @@ from eventstore.errors import (
     StoreUnavailable,
     UnknownVersion,
 )
-from eventstore.events import (
-    Pipeline,
-    StoredEvent,
-    StreamDescriptor,
-    name_problem,
-    to_datetime,
-    to_microseconds,
-)
+from eventstore.events import NAME_LIMIT, name_problem, to_microseconds
+from eventstore.rows import STORED, pipeline_of, stored_events
 from eventstore.schema import LOG
-from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
+from eventstore.tables import events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
+    from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
-    from eventstore.codec import Draft
-    from eventstore.events import Event
+    from eventstore.events import Event, Pipeline, StoredEvent
     from eventstore.schema import Schema
 
 _log = logging.getLogger(__name__)
@@ -55,64 +46,8 @@ PAGE = 1000
 REASON_LIMIT = 4000
 """Characters in a reason."""
 
-_STORED = (
-    select(
-        pipelines.c.id,
-        pipelines.c.source,
-        pipelines.c.destination,
-        pipelines.c.table_prefix,
-        pipelines.c.connection,
-        streams.c.namespace,
-        streams.c.name,
-        events,
-        bodies.c.data,
-    )
-    .join_from(events, pipelines, pipelines.c.id == events.c.pipeline_id)
-    .join(
-        streams,
-        and_(
-            streams.c.pipeline_id == events.c.pipeline_id,
-            streams.c.number == events.c.stream_number,
-        ),
-    )
-    .outerjoin(
-        bodies,
-        and_(
-            bodies.c.pipeline_id == events.c.pipeline_id,
-            bodies.c.version == events.c.body_version,
-        ),
-    )
-)
-
 _BY_VERSION = (events.c.version,)
 _BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
-
-
-class Head(NamedTuple):
-    """Where a history ends: version 0 is before its first event."""
-
-    version: int
-    hash: bytes
-    stored_at: int
-
-
-_BEFORE_THE_FIRST = Head(0, GENESIS, 0)
-
-
-class _KnownBody(NamedTuple):
-    digest: bytes
-    version: int
-    commitment: bytes
-
-
-@dataclass
-class _Memory:
-    """What this process knows of a pipeline; only a hint, since other processes append too."""
-
-    id: int
-    version: int
-    numbers: dict[StreamDescriptor | None, int] = field(default_factory=dict)
-    bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
 
 
 class EventStore:
@@ -144,7 +79,7 @@ class EventStore:
         self._inline = inline
         self._dispose = dispose
         self._clock = clock
-        self._memories: dict[Pipeline, _Memory] = {}
+        self._memories: dict[Pipeline, Memory] = {}
         self._remembered: Engine | None = None
         self.actor = _os_user()
         self.run = uuid7().hex
@@ -170,16 +105,22 @@ class EventStore:
         drafts = [encode(event) for event in events]
         if not drafts:
             return []
-        attribution = _attribution(actor or self.actor, reason, run or self.run)
-        append_id = uuid7() if id is None else _append_id(id)
+        append = Append(
+            pipeline,
+            drafts,
+            uuid7() if id is None else _append_id(id),
+            _checked("actor", actor or self.actor),
+            None if reason is None else _checked("reason", reason, REASON_LIMIT),
+            _checked("run", run or self.run),
+        )
         maybe_stored = id is not None
 
-        def work(db: Connection) -> tuple[list[StoredEvent], _Memory | None]:
+        def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             nonlocal maybe_stored
-            if maybe_stored and (stored := self._appended_as(db, append_id)):
-                return _same_append(stored, pipeline, drafts, append_id), None
+            if maybe_stored and (stored := _appended_as(db, append.id)):
+                return _same_append(stored, append), None
             maybe_stored = True  # from here on: the next attempt may follow a lost acknowledgement
-            return self._append(db, pipeline, drafts, append_id, attribution, expected)
+            return self._append(db, append, expected)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -194,43 +135,9 @@ class EventStore:
         from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
 
         drafts = [encode(event) for event in events]
-        attribution = _attribution(self.actor, reason, self.run)
-        stored, _ = self._append(db, pipeline, drafts, uuid7(), attribution, None)
+        append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
+        stored, _ = self._append(db, append, None)
         return stored
-
-    def _append(
-        self,
-        db: Connection,
-        pipeline: Pipeline,
-        drafts: Sequence[Draft],
-        append_id: UUID,
-        attribution: Attribution,
-        expected: int | None,
-    ) -> tuple[list[StoredEvent], _Memory]:
-        memory, head, now = self._find_head(db, pipeline)
-        if expected is not None and expected != head.version:
-            raise HistoryConflict(pipeline, expected=expected, actual=head.version)
-        if self._inline is None and self.database.components() != {LOG.component}:
-            raise StoreUnavailable(
-                "this log has tables that every append must keep up to date, and this store does "
-                "not know them: open it with projections.connect"
-            )
-        new_streams = _number_streams(memory, drafts)
-        rows, new_bodies, stored = _place(
-            memory, head, now, pipeline, drafts, append_id, attribution
-        )
-        # The event row goes first: its key decides the race, and so no two writers deadlock.
-        db.execute(events.insert(), rows)
-        if new_bodies:
-            db.execute(bodies.insert(), new_bodies)
-        if head.version == 0:
-            db.execute(pipelines.insert(), _pipeline_row(memory.id, pipeline))
-        if new_streams:
-            db.execute(streams.insert(), new_streams)
-        if self._inline:
-            self._inline(db, stored)
-        memory.version = stored[-1].version
-        return stored, memory
 
     def history(
         self, pipeline: Pipeline, *, after: int = 0, up_to: int | None = None
@@ -296,14 +203,14 @@ class EventStore:
     def pipelines(self) -> list[Pipeline]:
         """All pipelines, in the order of their first event."""
         with self.database.read() as db:
-            return [_pipeline(row) for row in db.execute(select(pipelines).order_by("id"))]
+            return [pipeline_of(row) for row in db.execute(select(pipelines).order_by("id"))]
 
     def heads(self) -> dict[Pipeline, int]:
         """The version each history has reached."""
         version = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
         query = select(pipelines, version.scalar_subquery().label("version")).order_by("id")
         with self.database.read() as db:
-            return {_pipeline(row): row.version for row in db.execute(query)}
+            return {pipeline_of(row): row.version for row in db.execute(query)}
 
     def head(self, pipeline: Pipeline) -> Head:
         """Where a history ends; version 0 if it has not begun."""
@@ -316,7 +223,7 @@ class EventStore:
         )
         with self.database.read() as db:
             row = db.execute(query).first()
-        return Head(*row) if row else _BEFORE_THE_FIRST
+        return Head(*row) if row else BEFORE_THE_FIRST
 
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
         """The version a history had reached at a moment, what was stored right then included.
@@ -326,7 +233,7 @@ class EventStore:
         wanted = to_microseconds(moment)
         low, high = 0, self.head(pipeline).version
         with self.database.read() as db:
-            pipeline_id = _pipeline_id(db, pipeline)
+            pipeline_id = find_id(db, pipeline)
             while low < high:
                 middle = (low + high + 1) // 2
                 stored_at = db.scalar(
@@ -334,7 +241,10 @@ class EventStore:
                         events.c.pipeline_id == pipeline_id, events.c.version == middle
                     )
                 )
-                low, high = (middle, high) if stored_at <= wanted else (low, middle - 1)
+                if stored_at is not None and stored_at <= wanted:
+                    low = middle
+                else:
+                    high = middle - 1
         return low
 
     def newest(
@@ -351,7 +261,7 @@ class EventStore:
         self, db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
     ) -> list[StoredEvent]:
         """`newest`, read in a transaction of the caller's."""
-        pipeline_id = _pipeline_id(db, pipeline)
+        pipeline_id = find_id(db, pipeline)
         if pipeline_id is None:
             return []
         bounds = [events.c.version <= up_to] if up_to is not None else []
@@ -371,8 +281,8 @@ class EventStore:
         stored: list[StoredEvent] = []
         for start in range(0, len(versions), PAGE):
             chosen = events.c.version.in_(versions[start : start + PAGE])
-            query = _STORED.where(events.c.pipeline_id == pipeline_id, chosen)
-            stored += _read(db, query.order_by(events.c.version))
+            query = STORED.where(events.c.pipeline_id == pipeline_id, chosen)
+            stored += stored_events(db.execute(query.order_by(events.c.version)))
         return stored
 
     def close(self) -> None:
@@ -389,46 +299,39 @@ class EventStore:
         """Close the store."""
         self.close()
 
-    def _find_head(self, db: Connection, pipeline: Pipeline) -> tuple[_Memory, Head, int]:
+    def _append(
+        self, db: Connection, append: Append, expected: int | None
+    ) -> tuple[list[StoredEvent], Memory]:
         if self._remembered is not db.engine:
             self._memories.clear()
             self._remembered = db.engine
-        now = dialect_of(db).NOW
         # Taken away until the transaction is committed: what a failed one learned is wrong.
-        memory = self._memories.pop(pipeline, None) or _recall(db, pipeline)
-        query = (
-            select(events.c.version, events.c.hash, events.c.stored_at)
-            .where(events.c.pipeline_id == memory.id, events.c.version >= memory.version)
-            .order_by(events.c.version.desc())
-            .limit(1)
-        )
-        row = db.execute(query if now is None else query.add_columns(now)).first()
-        if row is None and memory.version:
-            # The database is older than what we remember: somebody restored a backup.
-            return self._find_head(db, pipeline)
-        head = Head(*row[:3]) if row else _BEFORE_THE_FIRST
-        if head.version != memory.version:
-            memory.bodies.clear()
-            memory.numbers = _stream_numbers(db, memory.id)
-        clock = self._clock() if now is None else row[3] if row else db.scalar(select(now))
-        return memory, head, int(clock or 0)
-
-    def _appended_as(self, db: Connection, append_id: UUID) -> list[StoredEvent]:
-        query = _STORED.where(events.c.append_id == append_id.bytes)
-        return list(_read(db, query.order_by(*_BY_TIME)))
+        remembered = self._memories.pop(append.pipeline, None)
+        memory, head, now = find_head(db, append.pipeline, remembered, self._clock)
+        if expected is not None and expected != head.version:
+            raise HistoryConflict(append.pipeline, expected=expected, actual=head.version)
+        if self._inline is None and self.database.components() != {LOG.component}:
+            raise StoreUnavailable(
+                "this log has tables that every append must keep up to date, and this store does "
+                "not know them: open it with projections.connect"
+            )
+        stored = write(db, append, memory, head, now)
+        if self._inline:
+            self._inline(db, stored)
+        return stored, memory
 
     def _pages(
         self, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
     ) -> Iterator[StoredEvent]:
-        query = _STORED.where(*where).order_by(*order).limit(PAGE)
+        query = STORED.where(*where).order_by(*order).limit(PAGE)
         page = query
         while True:
             with self.database.read() as db:
                 rows = db.execute(page).all()
-            yield from _stored_events(rows)
+            yield from stored_events(rows)
             if len(rows) < PAGE:
                 return
-            last = [rows[-1]._mapping[column] for column in order]  # noqa: SLF001 - its public door
+            last = [rows[-1]._mapping[column] for column in order]
             page = query.where(tuple_(*order) > tuple_(*last))
 
     def _since(
@@ -458,16 +361,8 @@ class EventStore:
     ) -> Iterator[StoredEvent]:
         descending = [column.desc() for column in _BY_TIME]
         with self.database.read() as db:
-            rows = db.execute(_STORED.where(*where).order_by(*descending).limit(last)).all()
-        return _stored_events(reversed(rows))
-
-
-class Attribution(NamedTuple):
-    """Who appends, why, and in which run."""
-
-    actor: str
-    reason: str | None
-    run: str
+            rows = db.execute(STORED.where(*where).order_by(*descending).limit(last)).all()
+        return stored_events(reversed(rows))
 
 
 def uuid7() -> UUID:
@@ -484,17 +379,10 @@ def _os_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _attribution(actor: str, reason: str | None, run: str) -> Attribution:
-    for name, value, limit in (
-        ("actor", actor, None),
-        ("run", run, None),
-        ("reason", reason, REASON_LIMIT),
-    ):
-        if value is None:
-            continue
-        if problem := name_problem(value, limit=limit) if limit else name_problem(value):
-            raise InvalidEvent(f"the {name} {problem}")
-    return Attribution(actor, reason, run)
+def _checked(what: str, text: str, limit: int = NAME_LIMIT) -> str:
+    if problem := name_problem(text, limit=limit):
+        raise InvalidEvent(f"the {what} {problem}")
+    return text
 
 
 def _append_id(given: UUID | str) -> UUID:
@@ -504,179 +392,18 @@ def _append_id(given: UUID | str) -> UUID:
         raise InvalidEvent(f"an append id is a UUID, not {given!r}") from error
 
 
-def _same_append(
-    stored: list[StoredEvent], pipeline: Pipeline, drafts: Sequence[Draft], append_id: UUID
-) -> list[StoredEvent]:
+def _appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
+    query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
+    return list(stored_events(db.execute(query).all()))
+
+
+def _same_append(stored: list[StoredEvent], append: Append) -> list[StoredEvent]:
     then = [(s.pipeline, s.kind, s.stream, s.origin, s.of, s.body) for s in stored]
-    now = [(pipeline, d.kind, d.stream, d.origin, d.of, d.body) for d in drafts]
+    now = [(append.pipeline, d.kind, d.stream, d.origin, d.of, d.body) for d in append.drafts]
     if then != now:
         first = stored[0]
         raise AppendIdReused(
-            f"append id {append_id} was used for {len(stored)} other event(s) of {first.pipeline} "
+            f"append id {append.id} was used for {len(stored)} other event(s) of {first.pipeline} "
             f"from version {first.version} on: use a new id for new content"
         )
     return stored
-
-
-def _pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
-    return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
-
-
-def _recall(db: Connection, pipeline: Pipeline) -> _Memory:
-    known = _pipeline_id(db, pipeline)
-    if known is not None:
-        return _Memory(known, 0)
-    return _Memory((db.scalar(select(func.max(pipelines.c.id))) or 0) + 1, 0)
-
-
-def _stream_numbers(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, int]:
-    rows = db.execute(
-        select(streams.c.number, streams.c.name, streams.c.namespace).where(
-            streams.c.pipeline_id == pipeline_id
-        )
-    )
-    return {
-        None if name is None else StreamDescriptor(name, namespace): number
-        for number, name, namespace in rows
-    }
-
-
-def _number_streams(memory: _Memory, drafts: Iterable[Draft]) -> list[dict[str, Any]]:
-    """Give new streams the next numbers; returns their rows. Number 0 is the whole pipeline."""
-    new: list[dict[str, Any]] = []
-    for stream in [None, *(draft.stream for draft in drafts)]:
-        if stream not in memory.numbers:
-            number = len(memory.numbers) if stream else WHOLE_PIPELINE
-            memory.numbers[stream] = number
-            new.append(
-                {
-                    "pipeline_id": memory.id,
-                    "number": number,
-                    "namespace": stream and stream.namespace,
-                    "name": stream and stream.name,
-                }
-            )
-    return new
-
-
-def _place(
-    memory: _Memory,
-    head: Head,
-    now: int,
-    pipeline: Pipeline,
-    drafts: Sequence[Draft],
-    append_id: UUID,
-    attribution: Attribution,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[StoredEvent]]:
-    """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
-    from eventstore.codec import FORMAT  # noqa: PLC0415 - imports the protocol models
-
-    rows: list[dict[str, Any]] = []
-    new_bodies: list[dict[str, Any]] = []
-    stored: list[StoredEvent] = []
-    for draft in drafts:
-        version, stored_at = head.version + 1, max(now, head.stored_at + 1)
-        body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
-        row = {
-            "pipeline_id": memory.id,
-            "version": version,
-            "stored_at": stored_at,
-            "append_id": append_id.bytes,
-            "kind": draft.kind,
-            "format": FORMAT,
-            "stream_number": memory.numbers[draft.stream],
-            "origin": draft.origin,
-            "of_version": draft.of,
-            "actor": attribution.actor,
-            "reason": attribution.reason,
-            "run": attribution.run,
-            "body_version": body and body.version,
-            "commitment": body and body.commitment,
-        }
-        row["hash"] = event_hash(head.hash, _hashed(row, pipeline, draft.stream))
-        rows.append(row)
-        stored.append(_stored_event(row, pipeline, draft.stream, draft.body))
-        head = Head(version, row["hash"], stored_at)
-    return rows, new_bodies, stored
-
-
-def _find_or_add_body(
-    memory: _Memory, draft: Draft, version: int, new_bodies: list[dict[str, Any]]
-) -> _KnownBody:
-    slot = (draft.kind.startswith("State"), draft.stream)
-    digest = sha256(draft.body).digest()
-    known = memory.bodies.get(slot)
-    if known is None or known.digest != digest:
-        salt = secrets.token_bytes(16)
-        known = _KnownBody(digest, version, commitment(salt, draft.body))
-        memory.bodies[slot] = known
-        new_bodies.append(
-            {
-                "pipeline_id": memory.id,
-                "version": version,
-                "salt": salt,
-                "codec": "plain",
-                "data": draft.body,
-            }
-        )
-    return known
-
-
-def _hashed(
-    row: Mapping[str, Any], pipeline: Pipeline, stream: StreamDescriptor | None
-) -> Iterator[str | int | bytes | None]:
-    """Every column a user can see, by names and never by database ids; the order is the format."""
-    yield from (pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection)
-    yield from (row["version"], row["stored_at"], row["append_id"], row["kind"], row["format"])
-    yield from (stream and stream.namespace, stream and stream.name)
-    yield from (row["origin"], row["of_version"], row["actor"], row["reason"], row["run"])
-    yield from (row["body_version"], row["commitment"])
-
-
-def _pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:
-    return {
-        "id": pipeline_id,
-        "key": pipeline.key,
-        "source": pipeline.source,
-        "destination": pipeline.destination,
-        "table_prefix": pipeline.table_prefix,
-        "connection": pipeline.connection,
-    }
-
-
-def _pipeline(row: Any) -> Pipeline:
-    return Pipeline(row.source, row.destination, row.table_prefix, row.connection)
-
-
-def _stored_event(
-    row: Mapping[str, Any], pipeline: Pipeline, stream: StreamDescriptor | None, body: bytes
-) -> StoredEvent:
-    return StoredEvent(
-        pipeline=pipeline,
-        version=row["version"],
-        id=UUID(bytes=bytes(row["append_id"])),
-        stored_at=to_datetime(row["stored_at"]),
-        kind=row["kind"],
-        format=row["format"],
-        stream=stream,
-        origin=row["origin"],
-        of=row["of_version"],
-        body=body,
-        actor=row["actor"],
-        reason=row["reason"],
-        run=row["run"],
-        hash=bytes(row["hash"]),
-    )
-
-
-def _stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
-    seen: dict[int, Pipeline] = {}
-    for row in rows:
-        if row.id not in seen:
-            seen[row.id] = _pipeline(row)
-        stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-        yield _stored_event(row._mapping, seen[row.id], stream, bytes(row.data or b""))  # noqa: SLF001
-
-
-def _read(db: Connection, query: Select[Any]) -> Iterator[StoredEvent]:
-    return _stored_events(db.execute(query).all())

@@ -258,8 +258,8 @@ class SqlCatalogBackend(CatalogBackendBase):
 
     def _refresh(self, incoming: Iterable[ConfiguredAirbyteStream] = ()) -> None:
         """Bring the catalogs in memory up to date, in place: providers hold on to them."""
-        catalogs = {None: self._full_catalog, **self._source_catalogs}
-        for source_name, catalog in catalogs.items():
+        catalogs = [(None, self._full_catalog), *self._source_catalogs.items()]
+        for source_name, catalog in catalogs:
             known = [*incoming, *catalog.streams]
             stored = self._fetch(source_name, self._table_prefix, None)
             catalog.streams = [_same_object(stream, known) for stream in stored]
@@ -315,4 +315,4 @@ def _unless_unset(stored: ConfiguredAirbyteStream, held: ConfiguredAirbyteStream
         for field in ("generation_id", "minimum_generation_id", "sync_id")
         if getattr(stored, field) is None
     }
-    return stored.model_copy(update=volatile) == held
+    return bool(stored.model_copy(update=volatile) == held)

@@ -57,7 +57,7 @@ def _make_ours(db: Connection, table: Table) -> list[dict[str, Any]]:
     rows = []
     if there:
         theirs = [column for column in table.columns if column.name not in _OUR_COLUMNS]
-        rows = [dict(row._mapping) for row in db.execute(select(*theirs))]  # noqa: SLF001
+        rows = [dict(row._mapping) for row in db.execute(select(*theirs))]
         table.drop(db)
     create_table(db, table)
     return rows

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 class Projection(Protocol):
     """Tables derived from the log, and the rule that derives them; a module can be one."""
 
-    TABLES: Sequence[Table]
+    @property
+    def TABLES(self) -> Sequence[Table]:
+        """The tables it fills, with a `pipeline_key` in each."""
 
-    KINDS: Sequence[str]
-    """The kinds of events it depends on. Of each, the newest per stream must be enough."""
+    @property
+    def KINDS(self) -> Sequence[str]:
+        """The kinds of events it depends on. Of each, the newest per stream must be enough."""
 
-    @staticmethod
-    def apply(db: Connection, stored: StoredEvent) -> None:
+    def apply(self, db: Connection, stored: StoredEvent) -> None:
         """Change the tables for one event. It reads no clock, calls no network, never commits."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from sqlalchemy import URL
+
 from eventstore.dialects import duckdb, postgresql, sqlite
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
 Verdict = Literal["conflict", "lost", "refused"]
@@ -21,51 +23,48 @@ outcome is unknown; or the database will not do it."""
 class Dialect(Protocol):
     """One database: a module, not a class."""
 
-    REFUSES_CHANGES: bool
-    """Whether the database itself refuses UPDATE and DELETE on the log."""
+    @property
+    def REFUSES_CHANGES(self) -> bool:
+        """Whether the database itself refuses UPDATE and DELETE on the log."""
 
-    MANY_PROCESSES: bool
-    """Whether several processes can have the database open for writing."""
+    @property
+    def MANY_PROCESSES(self) -> bool:
+        """Whether several processes can have the database open for writing."""
 
-    UNIQUE_ROWS: bool
-    """Whether the projections' tables have a primary key."""
+    @property
+    def UNIQUE_ROWS(self) -> bool:
+        """Whether the projections' tables have a primary key."""
 
-    RANDOM_KEY: str
-    """SQL for 32 random hexadecimal digits, as a column's default."""
+    @property
+    def RANDOM_KEY(self) -> str:
+        """SQL for 32 random hexadecimal digits, as a column's default."""
 
-    NOW: ColumnElement[int] | None
-    """The database's clock in microseconds, or None where the process's clock is used."""
+    @property
+    def NOW(self) -> ColumnElement[int] | None:
+        """The database's clock in microseconds, or None where the process's clock is used."""
 
-    @staticmethod
-    def open_engine(url: URL, *, create: bool) -> Engine:
+    def open_engine(self, url: URL, *, create: bool) -> Engine:
         """Open an engine of our own; without `create` it makes no file and needs no writing."""
 
-    @staticmethod
-    def begin_write(db: Connection) -> None:
+    def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 
-    @staticmethod
-    def lock_schema(db: Connection) -> None:
+    def lock_schema(self, db: Connection) -> None:
         """Let one process at a time make tables; the lock ends with the transaction."""
 
-    @staticmethod
-    def verdict(error: DBAPIError) -> Verdict:
+    def verdict(self, error: DBAPIError) -> Verdict:
         """Say what a driver's error means."""
 
-    @staticmethod
-    def refuse_changes(db: Connection, schema: str | None) -> None:
+    def refuse_changes(self, db: Connection, schema: str | None) -> None:
         """Make the database refuse UPDATE and DELETE on the log."""
 
-    @staticmethod
-    def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
+    def column_names(self, db: Connection, table: str, schema: str | None) -> set[str]:
         """The columns of a table, none if it does not exist."""
 
-    @staticmethod
-    def lock_table(db: Connection, table: Table, schema: str | None) -> None:
+    def lock_table(self, db: Connection, table: Table, schema: str | None) -> None:
         """Keep other writers off a table until the transaction ends, where they could get at it."""
 
-    @staticmethod
-    def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    def replace_row(self, db: Connection, table: Table, values: Mapping[str, Any]) -> None:
         """Insert a row, or overwrite the one with the same `row_key`."""
 
 
@@ -78,7 +77,7 @@ _DIALECTS: dict[str, Dialect] = {
 
 def dialect_of(database: Engine | Connection | URL) -> Dialect:
     """Find the dialect of a database; raises UnsupportedDatabase."""
-    name = database.dialect.name if hasattr(database, "dialect") else database.get_backend_name()
+    name = database.get_backend_name() if isinstance(database, URL) else database.dialect.name
     if name not in _DIALECTS:
         raise UnsupportedDatabase(
             f"{name} is not supported: the log needs a database that enforces unique keys; "

@@ -10,13 +10,13 @@ from sqlalchemy.exc import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
 
 REFUSES_CHANGES = False
-"""DuckDB has no triggers before 2.0, whose statement triggers make every ON CONFLICT insert fail."""
+"""DuckDB has no triggers before 2.0; 2.0's make every ON CONFLICT insert fail."""
 
 MANY_PROCESSES = False
 """A file that one process has open for writing cannot be opened by another."""
@@ -25,7 +25,7 @@ UNIQUE_ROWS = False
 """DuckDB refuses to insert a deleted key again while any other transaction is open."""
 
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
-NOW = None
+NOW: ColumnElement[int] | None = None
 
 
 def open_engine(url: URL, *, create: bool) -> Engine:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -22,7 +22,7 @@ REFUSES_CHANGES = True
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
-NOW = None
+NOW: ColumnElement[int] | None = None
 
 BUSY_TIMEOUT_MS = 10_000
 

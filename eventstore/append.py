@@ -1,0 +1,205 @@
+"""One append: the head found, the events placed after it, their rows written."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import func, select
+
+from eventstore.chain import GENESIS, commitment, event_hash
+from eventstore.dialects import dialect_of
+from eventstore.rows import hashed_columns, pipeline_row, stored_event
+from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from eventstore.codec import Draft
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+
+
+class Head(NamedTuple):
+    """Where a history ends: version 0 is before its first event."""
+
+    version: int
+    hash: bytes
+    stored_at: int
+
+
+BEFORE_THE_FIRST = Head(0, GENESIS, 0)
+
+
+class _KnownBody(NamedTuple):
+    digest: bytes
+    version: int
+    commitment: bytes
+
+
+@dataclass
+class Memory:
+    """What this process knows of a pipeline; only a hint, since other processes append too."""
+
+    id: int
+    version: int
+    numbers: dict[StreamDescriptor | None, int] = field(default_factory=dict)
+    bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Append:
+    """What is to be appended, by whom and why."""
+
+    pipeline: Pipeline
+    drafts: Sequence[Draft]
+    id: UUID
+    actor: str
+    reason: str | None
+    run: str
+
+
+def find_head(
+    db: Connection, pipeline: Pipeline, memory: Memory | None, clock: Callable[[], int]
+) -> tuple[Memory, Head, int]:
+    """Find where a history ends, and what time it is there; the memory is brought up to date."""
+    now = dialect_of(db).NOW
+    memory = memory or _recall(db, pipeline)
+    query = (
+        select(events.c.version, events.c.hash, events.c.stored_at)
+        .where(events.c.pipeline_id == memory.id, events.c.version >= memory.version)
+        .order_by(events.c.version.desc())
+        .limit(1)
+    )
+    row = db.execute(query if now is None else query.add_columns(now)).first()
+    if row is None and memory.version:
+        # The database is older than what we remember: somebody restored a backup.
+        return find_head(db, pipeline, None, clock)
+    head = Head(*row[:3]) if row else BEFORE_THE_FIRST
+    if head.version != memory.version:
+        memory = Memory(memory.id, head.version, _stream_numbers(db, memory.id))
+    time = clock() if now is None else row[3] if row else db.scalar(select(now))
+    return memory, head, int(time or 0)
+
+
+def write(
+    db: Connection, append: Append, memory: Memory, head: Head, now: int
+) -> list[StoredEvent]:
+    """Write the rows of an append behind the head, and remember them.
+
+    The rows of events go first: their key decides the race, and so no two writers deadlock.
+    """
+    new_streams = _number_streams(memory, append.drafts)
+    rows, new_bodies, stored = _place(append, memory, head, now)
+    db.execute(events.insert(), rows)
+    if new_bodies:
+        db.execute(bodies.insert(), new_bodies)
+    if head.version == 0:
+        db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
+    if new_streams:
+        db.execute(streams.insert(), new_streams)
+    memory.version = stored[-1].version
+    return stored
+
+
+def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
+    """The database's id of a pipeline, None if nothing was ever appended to it."""
+    return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
+
+
+def _recall(db: Connection, pipeline: Pipeline) -> Memory:
+    known = pipeline_id(db, pipeline)
+    if known is not None:
+        return Memory(known, 0)
+    return Memory((db.scalar(select(func.max(pipelines.c.id))) or 0) + 1, 0)
+
+
+def _stream_numbers(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, int]:
+    rows = db.execute(
+        select(streams.c.number, streams.c.name, streams.c.namespace).where(
+            streams.c.pipeline_id == pipeline_id
+        )
+    )
+    return {
+        None if name is None else StreamDescriptor(name, namespace): number
+        for number, name, namespace in rows
+    }
+
+
+def _number_streams(memory: Memory, drafts: Iterable[Draft]) -> list[dict[str, Any]]:
+    """Give new streams the next numbers; returns their rows. Number 0 is the whole pipeline."""
+    new: list[dict[str, Any]] = []
+    for stream in [None, *(draft.stream for draft in drafts)]:
+        if stream not in memory.numbers:
+            number = len(memory.numbers) if stream else WHOLE_PIPELINE
+            memory.numbers[stream] = number
+            new.append(
+                {
+                    "pipeline_id": memory.id,
+                    "number": number,
+                    "namespace": stream and stream.namespace,
+                    "name": stream and stream.name,
+                }
+            )
+    return new
+
+
+def _place(
+    append: Append, memory: Memory, head: Head, now: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[StoredEvent]]:
+    """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
+    from eventstore.codec import FORMAT  # noqa: PLC0415 - imports the protocol models
+
+    rows: list[dict[str, Any]] = []
+    new_bodies: list[dict[str, Any]] = []
+    stored: list[StoredEvent] = []
+    for draft in append.drafts:
+        version, stored_at = head.version + 1, max(now, head.stored_at + 1)
+        body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
+        row: dict[str, Any] = {
+            "pipeline_id": memory.id,
+            "version": version,
+            "stored_at": stored_at,
+            "append_id": append.id.bytes,
+            "kind": draft.kind,
+            "format": FORMAT,
+            "stream_number": memory.numbers[draft.stream],
+            "origin": draft.origin,
+            "of_version": draft.of,
+            "actor": append.actor,
+            "reason": append.reason,
+            "run": append.run,
+            "body_version": body and body.version,
+            "commitment": body and body.commitment,
+        }
+        row["hash"] = event_hash(head.hash, hashed_columns(row, append.pipeline, draft.stream))
+        rows.append(row)
+        stored.append(stored_event(row, append.pipeline, draft.stream, draft.body))
+        head = Head(version, row["hash"], stored_at)
+    return rows, new_bodies, stored
+
+
+def _find_or_add_body(
+    memory: Memory, draft: Draft, version: int, new_bodies: list[dict[str, Any]]
+) -> _KnownBody:
+    slot = (draft.kind.startswith("State"), draft.stream)
+    digest = sha256(draft.body).digest()
+    known = memory.bodies.get(slot)
+    if known is None or known.digest != digest:
+        salt = secrets.token_bytes(16)
+        known = _KnownBody(digest, version, commitment(salt, draft.body))
+        memory.bodies[slot] = known
+        new_bodies.append(
+            {
+                "pipeline_id": memory.id,
+                "version": version,
+                "salt": salt,
+                "codec": "plain",
+                "data": draft.body,
+            }
+        )
+    return known

@@ -1,0 +1,109 @@
+"""Events as rows of the log, and rows as events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import and_, select
+
+from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
+from eventstore.tables import bodies, events, pipelines, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy import Row, RowMapping
+
+STORED = (
+    select(
+        pipelines.c.id,
+        pipelines.c.source,
+        pipelines.c.destination,
+        pipelines.c.table_prefix,
+        pipelines.c.connection,
+        streams.c.namespace,
+        streams.c.name,
+        events,
+        bodies.c.data,
+    )
+    .join_from(events, pipelines, pipelines.c.id == events.c.pipeline_id)
+    .join(
+        streams,
+        and_(
+            streams.c.pipeline_id == events.c.pipeline_id,
+            streams.c.number == events.c.stream_number,
+        ),
+    )
+    .outerjoin(
+        bodies,
+        and_(
+            bodies.c.pipeline_id == events.c.pipeline_id,
+            bodies.c.version == events.c.body_version,
+        ),
+    )
+)
+"""Everything a stored event is made of."""
+
+
+def pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:
+    """The row of a pipeline."""
+    return {
+        "id": pipeline_id,
+        "key": pipeline.key,
+        "source": pipeline.source,
+        "destination": pipeline.destination,
+        "table_prefix": pipeline.table_prefix,
+        "connection": pipeline.connection,
+    }
+
+
+def pipeline_of(row: Any) -> Pipeline:
+    """The pipeline of a row."""
+    return Pipeline(row.source, row.destination, row.table_prefix, row.connection)
+
+
+def stored_event(
+    row: Mapping[str, Any] | RowMapping,
+    pipeline: Pipeline,
+    stream: StreamDescriptor | None,
+    body: bytes,
+) -> StoredEvent:
+    """The event of a row."""
+    return StoredEvent(
+        pipeline=pipeline,
+        version=row["version"],
+        id=UUID(bytes=bytes(row["append_id"])),
+        stored_at=to_datetime(row["stored_at"]),
+        kind=row["kind"],
+        format=row["format"],
+        stream=stream,
+        origin=row["origin"],
+        of=row["of_version"],
+        body=body,
+        actor=row["actor"],
+        reason=row["reason"],
+        run=row["run"],
+        hash=bytes(row["hash"]),
+    )
+
+
+def stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
+    """The events of rows selected by STORED."""
+    seen: dict[int, Pipeline] = {}
+    for row in rows:
+        if row.id not in seen:
+            seen[row.id] = pipeline_of(row)
+        stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
+        yield stored_event(row._mapping, seen[row.id], stream, bytes(row.data or b""))
+
+
+def hashed_columns(
+    row: Mapping[str, Any], pipeline: Pipeline, stream: StreamDescriptor | None
+) -> Iterator[str | int | bytes | None]:
+    """Every column a user can see, by names and never by database ids; the order is the format."""
+    yield from (pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection)
+    yield from (row["version"], row["stored_at"], row["append_id"], row["kind"], row["format"])
+    yield from (stream.namespace, stream.name) if stream else (None, None)
+    yield from (row["origin"], row["of_version"], row["actor"], row["reason"], row["run"])
+    yield from (row["body_version"], row["commitment"])
