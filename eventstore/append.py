@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from eventstore.chain import GENESIS, commitment, event_hash
 from eventstore.dialects import dialect_of
+from eventstore.events import StreamDescriptor
 from eventstore.rows import hashed_columns, pipeline_row, stored_event
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from eventstore.codec import Draft
-    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+    from eventstore.events import Pipeline, StoredEvent
 
 
 class Head(NamedTuple):
