@@ -36,6 +36,10 @@ __all__ = [
 Cache = TypeVar("Cache", bound="CacheBase")
 
 
+# The bases of PyAirbyte's annotate less than they do: a state that may be None, an iterable of the
+# wrong type, a final method that updates memory before the write (defect 19). Hence the ignores.
+
+
 class _RaisesPyAirbytesErrors:
     def _no_state(self: Any, stream_name: str) -> Exception:
         return exc.AirbyteStateNotFoundError(
@@ -45,11 +49,11 @@ class _RaisesPyAirbytesErrors:
         )
 
 
-class StateProvider(_RaisesPyAirbytesErrors, providers.StateProvider, StateProviderBase):
+class StateProvider(_RaisesPyAirbytesErrors, providers.StateProvider, StateProviderBase):  # type: ignore[misc]
     """A snapshot of state, for PyAirbyte."""
 
 
-class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWriterBase):
+class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWriterBase):  # type: ignore[misc,override]
     """Writes the states of one source, for PyAirbyte."""
 
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
@@ -62,17 +66,17 @@ class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWrit
             ) from error
 
 
-class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):
+class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: ignore[misc]
     """Hands out providers and writers of state, for PyAirbyte."""
 
     _provider_class = StateProvider
     _writer_class = SqlStateWriter
 
 
-class SqlCatalogBackend(backends.SqlCatalogBackend, CatalogBackendBase):
+class SqlCatalogBackend(backends.SqlCatalogBackend, CatalogBackendBase):  # type: ignore[misc]
     """Keeps the catalogs of the sources of one cache, for PyAirbyte."""
 
-    _provider_class = CatalogProvider
+    _provider_class = CatalogProvider  # type: ignore[assignment]
 
 
 def with_history(
@@ -94,7 +98,7 @@ def with_history(
     catalog_backend = SqlCatalogBackend(cache, prefix, **given)
     cache._catalog_backend = catalog_backend
     cache._state_backend = SqlStateBackend(cache, prefix, **given)
-    cache.processor._catalog_provider = catalog_backend.get_full_catalog_provider()
+    cache.processor._catalog_provider = CatalogProvider(catalog_backend._full_catalog)
     # An attribute of the instance would be copied with it, still bound to this one; a class is not.
     object.__setattr__(cache, "__class__", _with_named_runs(type(cache), run))
     return cache
@@ -118,7 +122,10 @@ def _with_named_runs(cache_class: type[CacheBase], given_run: str | None) -> typ
             if isinstance(state_writer, SqlStateWriter):
                 # PyAirbyte passes the cache's class name here (defect 16).
                 source_name = state_writer.source_name
-            return super().get_record_processor(source_name, catalog_provider, state_writer)
+            processor: SqlProcessorBase = super().get_record_processor(
+                source_name, catalog_provider, state_writer
+            )
+            return processor
 
     Recorded.__name__ = Recorded.__qualname__ = plain.__name__
     return Recorded

@@ -1,0 +1,145 @@
+"""What changed, for people: an event in one line, two views side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from eventstore.events import StreamDescriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventstore.events import StoredEvent
+    from projections.views import StateView
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two states; `path` is empty where a whole state came or went.
+
+    `stream` is None for a GLOBAL or LEGACY state.
+    """
+
+    change: Literal["added", "removed", "changed"]
+    stream: StreamDescriptor | None
+    path: str
+    before: Any
+    after: Any
+
+
+def diff(before: StateView, after: StateView) -> list[Change]:
+    """The differences between two states: by stream, then by path into its JSON.
+
+    Streams inside a GLOBAL state are compared like those that have a state of their own.
+    """
+    then, now = _blobs(before), _blobs(after)
+    changes: list[Change] = []
+    for stream in [*then, *(stream for stream in now if stream not in then)]:
+        if stream not in now:
+            changes.append(Change("removed", stream, "", then[stream], None))
+        elif stream not in then:
+            changes.append(Change("added", stream, "", None, now[stream]))
+        else:
+            changes += [
+                Change(kind, stream, path, old, new)
+                for kind, path, old, new in _differences("", then[stream], now[stream])
+            ]
+    return changes
+
+
+def summary(stored: StoredEvent) -> str:
+    """What an event says, in a few words."""
+    match stored.kind:
+        case "StateSaved" | "StateEmitted":
+            state = json.loads(stored.body)
+            if stored.stream:
+                return _compact(state["stream"].get("stream_state"))
+            kind = state.get("type") or "LEGACY"
+            payload = state.get("global") if kind == "GLOBAL" else state.get("data")
+            return f"{kind} {_compact(payload)}"
+        case "StateCleared":
+            return "state forgotten"
+        case "StreamDefined":
+            defined = json.loads(stored.body)
+            fields = len(defined["stream"]["json_schema"].get("properties", {}))
+            return f"{defined['sync_mode']}, {fields} fields"
+        case "CatalogRegistered":
+            streams = json.loads(stored.body)["streams"]
+            named = sum("registered_at" not in stream for stream in streams)
+            return f"{named} stream{'s' if named != 1 else ''} registered"
+    return ""
+
+
+def _blobs(view: StateView) -> dict[StreamDescriptor | None, Any]:
+    if view.whole is None:
+        return {
+            stream: json.loads(body)["stream"].get("stream_state")
+            for stream, body in view.streams.items()
+        }
+    state = json.loads(view.whole)
+    if state.get("type") != "GLOBAL":
+        return {None: state.get("data")}
+    shared = state["global"]
+    return {
+        None: shared.get("shared_state"),
+        **{_stream(inner): inner.get("stream_state") for inner in shared["stream_states"]},
+    }
+
+
+def _stream(stream_state: dict[str, Any]) -> StreamDescriptor:
+    descriptor = stream_state["stream_descriptor"]
+    return StreamDescriptor(descriptor["name"], descriptor.get("namespace"))
+
+
+def _differences(
+    path: str, old: Any, new: Any
+) -> Iterator[tuple[Literal["added", "removed", "changed"], str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _at(_step(path, key), old.get(key, _ABSENT), new.get(key, _ABSENT))
+    elif isinstance(old, list) and isinstance(new, list):
+        for place in range(max(len(old), len(new))):
+            here = f"{path}[{place}]"
+            yield from _at(here, *(_item(items, place) for items in (old, new)))
+    elif type(old) is not type(new) or old != new:
+        yield "changed", path or ".", old, new
+
+
+_ABSENT = object()
+
+
+def _at(
+    path: str, old: Any, new: Any
+) -> Iterator[tuple[Literal["added", "removed", "changed"], str, Any, Any]]:
+    if old is _ABSENT:
+        yield "added", path, None, new
+    elif new is _ABSENT:
+        yield "removed", path, old, None
+    else:
+        yield from _differences(path, old, new)
+
+
+def _item(items: list[Any], place: int) -> Any:
+    return items[place] if place < len(items) else _ABSENT
+
+
+def _step(path: str, key: str) -> str:
+    plain = key.isidentifier()
+    if not path:
+        return key if plain else f"[{json.dumps(key)}]"
+    return f"{path}.{key}" if plain else f"{path}[{json.dumps(key)}]"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def moved(change: Change) -> str:
+    """What a value was and what it became."""
+    if change.change == "added":
+        return f"-> {_compact(change.after)}"
+    if change.change == "removed":
+        return f"{_compact(change.before)} ->"
+    return f"{_compact(change.before)} -> {_compact(change.after)}"

@@ -1,0 +1,456 @@
+"""The `eventstore` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from eventstore.errors import EventStoreError, Invalid, StoreUnavailable
+from eventstore.events import Pipeline
+from projections import audit
+from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
+from projections.catalogs import latest_catalog, register_catalog
+from projections.display import (
+    event_as_json,
+    indented,
+    print_json,
+    print_rows,
+    printable,
+    rfc3339,
+)
+from projections.projector import rebuild as rebuild_tables
+from projections.record import Recorder, Stopped
+from projections.states import latest_state
+from projections.wiring import connect
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from eventstore.store import EventStore
+    from projections.as_of import Moment
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="The history of Airbyte connector state, in the SQL database you already run.",
+)
+
+Db = Annotated[
+    str,
+    typer.Option(
+        "--db", envvar="EVENTSTORE_DB", help="SQLAlchemy URL, or path to a SQLite or DuckDB file."
+    ),
+]
+Schema = Annotated[str | None, typer.Option(help="Where the tables are, on PostgreSQL.")]
+Source = Annotated[str | None, typer.Option(help="The pipeline's source.")]
+Destination = Annotated[str | None, typer.Option(help="Its destination, if it is no cache.")]
+Prefix = Annotated[str | None, typer.Option(help="The prefix of the cache's tables.")]
+Connection = Annotated[str | None, typer.Option(help="Tells two configurations apart.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="WHEN", help="As of then: 2026-11-20T09:00:00Z, 2026-11-20, 2h, @41, @-1."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines with stable names.")]
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr, exit code 2 for wrong usage, else 1."""
+    try:
+        app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
+    except Invalid as error:
+        _fail(str(error), 2)
+    except EventStoreError as error:
+        _fail(str(error), 1)
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends: give it somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def record(
+    db: Db,
+    source: Annotated[str, typer.Option(help="The name of the source.")],
+    schema: Schema = None,
+    destination: Destination = None,
+    table_prefix: Prefix = "",
+    connection: Connection = "",
+    catalog: Annotated[
+        Path | None, typer.Option(help="A configured catalog to register first.", dir_okay=False)
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Who; by default the OS user.")] = None,
+    run: Annotated[str | None, typer.Option(help="Which run; by default a fresh id.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    emitted: Annotated[
+        bool, typer.Option("--emitted", help="The states are not confirmed by a destination yet.")
+    ] = False,
+) -> None:
+    """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
+    pipeline = Pipeline(source, destination, table_prefix or "", connection or "")
+    with connect(db, schema=schema) as store:
+        run = run or store.run
+        if catalog:
+            text = _read_file(catalog)
+            register_catalog(store, pipeline, text, actor=actor, reason=reason, run=run)
+        recorder = Recorder(store, pipeline, emitted, actor, reason, run)
+        try:
+            recorder.pump(sys.stdin.fileno(), sys.stdout.fileno())
+        except Stopped as stopped:
+            _report(recorder)
+            _fail(str(stopped), 128 + stopped.signal if stopped.signal else 1)
+        _report(recorder)
+    if recorder.passed.invalid:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
+    """List the pipelines, with the version and time each has reached."""
+    with connect(db, schema=schema, create=False) as store:
+        rows = [
+            (pipeline, locate(store, pipeline, BeforeHead(0))) for pipeline in store.pipelines()
+        ]
+    if json:
+        for pipeline, head in rows:
+            print_json(
+                {
+                    "source": pipeline.source,
+                    "destination": pipeline.destination,
+                    "table_prefix": pipeline.table_prefix,
+                    "connection": pipeline.connection,
+                    "version": head.version,
+                    "stored_at": head.stored_at and rfc3339(head.stored_at),
+                }
+            )
+        return
+    print_rows(
+        ["version", "last event", "pipeline"],
+        [[f"@{head.version}", _when(head.stored_at), str(pipeline)] for pipeline, head in rows],
+        empty="no pipeline yet",
+    )
+
+
+@app.command()
+def log(
+    db: Db,
+    schema: Schema = None,
+    source: Source = None,
+    destination: Destination = None,
+    table_prefix: Prefix = None,
+    connection: Connection = None,
+    stream: Annotated[str | None, typer.Option(help="Events of this stream.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Events of this namespace.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="From then on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to then.")] = None,
+    kind: Annotated[str | None, typer.Option(help="StateSaved, CatalogRegistered ...")] = None,
+    actor: Annotated[str | None, typer.Option(help="Appended by them.")] = None,
+    run: Annotated[str | None, typer.Option(help="Appended in this run.")] = None,
+    last: Annotated[int | None, typer.Option("-n", min=1, help="Only the newest.")] = None,
+    json: Json = False,
+) -> None:
+    """Print events, oldest first."""
+    with connect(db, schema=schema, create=False) as store:
+        among = None
+        if (source, destination, table_prefix, connection) != (None,) * 4:
+            among = _matching(store, source, destination, table_prefix, connection)
+        events = store.log(
+            among=among,
+            since=_instant(since, "--since"),
+            until=_instant(until, "--until"),
+            stream=stream,
+            namespace=namespace,
+            kind=kind,
+            actor=actor,
+            run=run,
+            last=last,
+        )
+        if json:
+            for stored in events:
+                print_json(event_as_json(stored))
+            return
+        headings = ["version", "stored at (UTC)", "event", "stream", "actor", "run", "what"]
+        rows = (
+            [
+                f"@{stored.version}",
+                _when(stored.stored_at),
+                stored.kind
+                + (f" ({stored.origin})" if stored.origin not in {None, "source"} else ""),
+                str(stored.stream or ""),
+                stored.actor,
+                stored.run[-8:],
+                audit.summary(stored) + (f"  # {stored.reason}" if stored.reason else ""),
+            ]
+            for stored in events
+        )
+        print_rows(headings, rows, empty="no event matches")
+
+
+@app.command()
+def show(
+    version: Annotated[str, typer.Argument(metavar="@VERSION", help="@41, or @-1.")],
+    db: Db,
+    schema: Schema = None,
+    source: Source = None,
+    destination: Destination = None,
+    table_prefix: Prefix = None,
+    connection: Connection = None,
+    json: Json = False,
+) -> None:
+    """Print one event whole."""
+    with connect(db, schema=schema, create=False) as store:
+        pipeline = _one(store, source, destination, table_prefix, connection)
+        place = locate(store, pipeline, parse_moment(version))
+        stored = store.event(pipeline, place.version)
+    if json:
+        print_json(event_as_json(stored))
+        return
+    for name, value in event_as_json(stored).items():
+        if value is not None and name != "body":
+            print(f"{name:<13} {printable(str(value))}")
+    print()
+    for line in indented(stored.body) if stored.body else ():
+        print(printable(line))
+
+
+@app.command()
+def state(
+    db: Db,
+    schema: Schema = None,
+    source: Source = None,
+    destination: Destination = None,
+    table_prefix: Prefix = None,
+    connection: Connection = None,
+    at: At = None,
+    table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the state, as a connector's --state file takes it."""
+    with connect(db, schema=schema, create=False) as store:
+        pipeline = _one(store, source, destination, table_prefix, connection)
+        view = (
+            state_as_of(store, pipeline, parse_moment(at)) if at else latest_state(store, pipeline)
+        )
+    if table or json:
+        rows = [
+            (message.stream.stream_descriptor if message.stream else None, message, body)
+            for message, body in zip(view.messages, view.bodies, strict=True)
+        ]
+        if json:
+            for stream, message, body in rows:
+                print_json(
+                    {
+                        "namespace": stream.namespace if stream else None,
+                        "stream": stream.name if stream else None,
+                        "type": message.type.value if message.type else "LEGACY",
+                        "body": body.decode(),
+                    }
+                )
+            return
+        print_rows(
+            ["namespace", "stream", "state"],
+            [
+                [(stream and stream.namespace) or "", stream.name if stream else "", body.decode()]
+                for stream, _, body in rows
+            ],
+            empty="no state",
+        )
+    else:
+        print(view.state_file())
+
+
+@app.command()
+def catalog(
+    db: Db,
+    schema: Schema = None,
+    source: Source = None,
+    destination: Destination = None,
+    table_prefix: Prefix = None,
+    connection: Connection = None,
+    at: At = None,
+    table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
+) -> None:
+    """Print the configured catalog, as a connector's --catalog file takes it."""
+    with connect(db, schema=schema, create=False) as store:
+        pipeline = _one(store, source, destination, table_prefix, connection)
+        view = (
+            catalog_as_of(store, pipeline, parse_moment(at))
+            if at
+            else latest_catalog(store, pipeline)
+        )
+    if not table:
+        print(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
+        return
+    print_rows(
+        ["stream", "sync mode", "destination", "cursor", "primary key", "fields"],
+        [
+            [
+                str(descriptor),
+                stream.sync_mode.value,
+                stream.destination_sync_mode.value,
+                ".".join(stream.cursor_field or []),
+                ", ".join(".".join(key) for key in stream.primary_key or []),
+                str(len(stream.stream.json_schema.get("properties", {}))),
+            ]
+            for descriptor, stream in view.by_descriptor.items()
+        ],
+        empty="no stream is registered",
+    )
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A moment: 2h, @41, 2026-11-20 ...")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another moment.")],
+    db: Db,
+    schema: Schema = None,
+    source: Source = None,
+    destination: Destination = None,
+    table_prefix: Prefix = None,
+    connection: Connection = None,
+    json: Json = False,
+) -> None:
+    """Print what changed in the state from one moment to another."""
+    with connect(db, schema=schema, create=False) as store:
+        pipeline = _one(store, source, destination, table_prefix, connection)
+        views = [state_as_of(store, pipeline, parse_moment(moment)) for moment in (a, b)]
+    changes = audit.diff(*views)
+    if json:
+        for change in changes:
+            print_json(
+                {
+                    "change": change.change,
+                    "namespace": change.stream.namespace if change.stream else None,
+                    "stream": change.stream.name if change.stream else None,
+                    "path": change.path,
+                    "before": change.before,
+                    "after": change.after,
+                }
+            )
+        return
+    print_rows(
+        ["change", "stream", "path", "from -> to"],
+        [
+            [change.change, str(change.stream or ""), change.path, audit.moved(change)]
+            for change in changes
+        ],
+        empty=f"nothing changed from @{views[0].version} to @{views[1].version}",
+    )
+
+
+@app.command()
+def rebuild(db: Db, schema: Schema = None) -> None:
+    """Fill the state and catalog tables anew from the log."""
+    connect(db, schema=schema, create=False).close()
+    with connect(db, schema=schema) as store:
+        count = rebuild_tables(store)
+    print(f"rebuilt the tables of {count} pipeline{'s' if count != 1 else ''}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option(help="Where to leave the database and the connector.")
+    ] = Path("eventstore-demo"),
+) -> None:
+    """Sync a real connector three times and look at the history."""
+    from projections.demo import run_demo  # noqa: PLC0415 - needs PyAirbyte
+
+    run_demo(folder)
+
+
+def _fail(problem: str, code: int) -> NoReturn:
+    print(f"eventstore: {printable(problem)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+
+
+def _report(recorder: Recorder) -> None:
+    passed = recorder.passed
+    lines = [
+        f"{passed.states} states of {recorder.pipeline} recorded, {passed.lines} lines passed on"
+    ]
+    if passed.not_json:
+        lines.append(f"{passed.not_json} lines were no JSON")
+    if passed.invalid:
+        lines.append(f"{len(passed.invalid)} states were invalid and not recorded")
+        lines += passed.invalid[:10]
+    for line in lines:
+        print(f"eventstore: {printable(line)}", file=sys.stderr)
+
+
+def _instant(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    moment: Moment = parse_moment(text)
+    if isinstance(moment, int | BeforeHead):
+        raise typer.BadParameter(f"{option} takes a time, not a version: {text}")
+    return moment
+
+
+def _matching(
+    store: EventStore,
+    source: str | None,
+    destination: str | None,
+    table_prefix: str | None,
+    connection: str | None,
+) -> list[Pipeline]:
+    return [
+        pipeline
+        for pipeline in store.pipelines()
+        if source in {None, pipeline.source}
+        and destination in {None, pipeline.destination}
+        and table_prefix in {None, pipeline.table_prefix}
+        and connection in {None, pipeline.connection}
+    ]
+
+
+def _one(
+    store: EventStore,
+    source: str | None,
+    destination: str | None,
+    table_prefix: str | None,
+    connection: str | None,
+) -> Pipeline:
+    """The pipeline that is meant: the one that matches, if there is exactly one."""
+    found = _matching(store, source, destination, table_prefix, connection)
+    if len(found) == 1:
+        return found[0]
+    there = "; ".join(_options(pipeline) for pipeline in found or store.pipelines())
+    if not there:
+        raise StoreUnavailable("the log is empty; record a state into it first")
+    problem = "several pipelines match, name one" if found else "no such pipeline, there are"
+    raise typer.BadParameter(f"{problem}: {there}")
+
+
+def _options(pipeline: Pipeline) -> str:
+    named = {
+        "source": pipeline.source,
+        "destination": pipeline.destination,
+        "table-prefix": pipeline.table_prefix,
+        "connection": pipeline.connection,
+    }
+    return " ".join(f"--{name} {value}" for name, value in named.items() if value)
+
+
+def _when(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""
