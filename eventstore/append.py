@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from eventstore.chain import GENESIS, commitment, event_hash
 from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
 from eventstore.rows import hashed_columns, pipeline_row, stored_event
+from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
     from eventstore.codec import Draft
+    from eventstore.dialects import Dialect
     from eventstore.events import Pipeline, StoredEvent
 
 
@@ -47,7 +49,7 @@ class Memory:
     """What this process knows of a pipeline; only a hint, since other processes append too."""
 
     id: int
-    version: int
+    head: Head = BEFORE_THE_FIRST
     numbers: dict[StreamDescriptor | None, int] = field(default_factory=dict)
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
 
@@ -64,46 +66,60 @@ class Append:
     run: str
 
 
-def find_head(
-    db: Connection, pipeline: Pipeline, memory: Memory | None, clock: Callable[[], int]
-) -> tuple[Memory, Head, int]:
-    """Find where a history ends, and what time it is there; the memory is brought up to date."""
-    now = dialect_of(db).NOW
-    memory = memory or _recall(db, pipeline)
-    query = (
-        select(events.c.version, events.c.hash, events.c.stored_at)
-        .where(events.c.pipeline_id == memory.id, events.c.version >= memory.version)
+def _head(dialect: Dialect) -> Select[Any]:
+    """The newest event from the one we know on, with the database's time if it keeps one."""
+    time = [] if dialect.NOW is None else [dialect.NOW]
+    return (
+        select(events.c.version, events.c.hash, events.c.stored_at, *time)
+        .where(events.c.pipeline_id == bindparam("pipeline_id"))
+        .where(events.c.version >= bindparam("known"))
         .order_by(events.c.version.desc())
         .limit(1)
     )
-    row = db.execute(query if now is None else query.add_columns(now)).first()
-    if row is None and memory.version:
+
+
+_read_head = Statement(_head)
+_insert_events = Statement(lambda _: events.insert())
+_insert_bodies = Statement(lambda _: bodies.insert())
+
+
+def find_head(
+    db: Connection, pipeline: Pipeline, memory: Memory | None, clock: Callable[[], int]
+) -> tuple[Memory, int]:
+    """Find where a history ends, and what time it is there; returns an up-to-date memory."""
+    dialect = dialect_of(db)
+    if memory and not dialect.MANY_PROCESSES:
+        # Nobody but a thread of ours can have appended since, and then the key will say so.
+        return memory, clock()
+    memory = memory or _recall(db, pipeline)
+    known = memory.head.version
+    row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
+    if row is None and known:
         # The database is older than what we remember: somebody restored a backup.
         return find_head(db, pipeline, None, clock)
-    head = Head(*row[:3]) if row else BEFORE_THE_FIRST
-    if head.version != memory.version:
-        memory = Memory(memory.id, head.version, _stream_numbers(db, memory.id))
-    time = clock() if now is None else row[3] if row else db.scalar(select(now))
-    return memory, head, int(time or 0)
+    if row and row[0] != known:
+        head = Head(row[0], bytes(row[1]), row[2])
+        memory = Memory(memory.id, head, _stream_numbers(db, memory.id))
+    if dialect.NOW is None:
+        return memory, clock()
+    return memory, int(row[3] if row else db.scalar(select(dialect.NOW)) or 0)
 
 
-def write(
-    db: Connection, append: Append, memory: Memory, head: Head, now: int
-) -> list[StoredEvent]:
+def write(db: Connection, append: Append, memory: Memory, now: int) -> list[StoredEvent]:
     """Write the rows of an append behind the head, and remember them.
 
     The rows of events go first: their key decides the race, and so no two writers deadlock.
     """
+    is_new = memory.head.version == 0
     new_streams = _number_streams(memory, append.drafts)
-    rows, new_bodies, stored = _place(append, memory, head, now)
-    db.execute(events.insert(), rows)
+    rows, new_bodies, stored = _place(append, memory, now)
+    _insert_events.run(db, rows)
     if new_bodies:
-        db.execute(bodies.insert(), new_bodies)
-    if head.version == 0:
+        _insert_bodies.run(db, new_bodies)
+    if is_new:
         db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
     if new_streams:
         db.execute(streams.insert(), new_streams)
-    memory.version = stored[-1].version
     return stored
 
 
@@ -115,8 +131,8 @@ def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
 def _recall(db: Connection, pipeline: Pipeline) -> Memory:
     known = pipeline_id(db, pipeline)
     if known is not None:
-        return Memory(known, 0)
-    return Memory((db.scalar(select(func.max(pipelines.c.id))) or 0) + 1, 0)
+        return Memory(known)
+    return Memory((db.scalar(select(func.max(pipelines.c.id))) or 0) + 1)
 
 
 def _stream_numbers(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, int]:
@@ -150,7 +166,7 @@ def _number_streams(memory: Memory, drafts: Iterable[Draft]) -> list[dict[str, A
 
 
 def _place(
-    append: Append, memory: Memory, head: Head, now: int
+    append: Append, memory: Memory, now: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[StoredEvent]]:
     """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
     from eventstore.codec import FORMAT  # noqa: PLC0415 - imports the protocol models
@@ -159,6 +175,7 @@ def _place(
     new_bodies: list[dict[str, Any]] = []
     stored: list[StoredEvent] = []
     for draft in append.drafts:
+        head = memory.head
         version, stored_at = head.version + 1, max(now, head.stored_at + 1)
         body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
         row: dict[str, Any] = {
@@ -180,7 +197,7 @@ def _place(
         row["hash"] = event_hash(head.hash, hashed_columns(row, append.pipeline, draft.stream))
         rows.append(row)
         stored.append(stored_event(row, append.pipeline, draft.stream, draft.body))
-        head = Head(version, row["hash"], stored_at)
+        memory.head = Head(version, row["hash"], stored_at)
     return rows, new_bodies, stored
 
 

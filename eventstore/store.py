@@ -307,15 +307,18 @@ class EventStore:
             self._remembered = db.engine
         # Taken away until the transaction is committed: what a failed one learned is wrong.
         remembered = self._memories.pop(append.pipeline, None)
-        memory, head, now = find_head(db, append.pipeline, remembered, self._clock)
-        if expected is not None and expected != head.version:
-            raise HistoryConflict(append.pipeline, expected=expected, actual=head.version)
+        if expected is not None:
+            remembered = None  # what is compared with has to be read
+        memory, now = find_head(db, append.pipeline, remembered, self._clock)
+        if expected is not None and expected != memory.head.version:
+            actual = memory.head.version
+            raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
         if self._inline is None and self.database.components() != {LOG.component}:
             raise StoreUnavailable(
                 "this log has tables that every append must keep up to date, and this store does "
                 "not know them: open it with projections.connect"
             )
-        stored = write(db, append, memory, head, now)
+        stored = write(db, append, memory, now)
         if self._inline:
             self._inline(db, stored)
         return stored, memory

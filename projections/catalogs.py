@@ -9,7 +9,6 @@ import orjson
 from sqlalchemy import select
 
 from eventstore import codec
-from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent
 from eventstore.events import (
     CatalogRegistered,
@@ -21,7 +20,7 @@ from eventstore.events import (
     names_key,
     to_datetime,
 )
-from projections.models import STREAMS_TABLE
+from projections.models import STREAMS_TABLE, replace_row
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def apply(db: Connection, stored: StoredEvent) -> None:
         "configured_stream": stored.body.decode(),
         "version": stored.version,
     }
-    dialect_of(db).replace_row(db, STREAMS_TABLE, row)
+    replace_row(db, STREAMS_TABLE, row)
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Table, and_, select
 
 from eventstore import codec
-from eventstore.dialects import dialect_of
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.tables import events, pipelines
 from projections.models import (
@@ -16,6 +15,7 @@ from projections.models import (
     STATE_TABLES,
     CacheStreamStateModel,
     DestinationStreamStateModel,
+    replace_row,
     table_of,
 )
 from projections.views import STATE_KINDS, StateView
@@ -43,8 +43,8 @@ def apply(db: Connection, stored: StoredEvent) -> None:
             db.execute(table.insert(), _row(stored, key))
     elif stored.kind == "StateCleared":
         db.execute(table.delete().where(table.c.row_key == key))
-    else:
-        dialect_of(db).replace_row(db, table, _row(stored, key))
+    elif not replace_row(db, table, _row(stored, key)):
+        # Only a stream without a row can follow a GLOBAL or LEGACY state: that removed them all.
         db.execute(table.delete().where(table.c.row_key == _row_key(stored.pipeline, None)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import URL
 
@@ -10,8 +10,6 @@ from eventstore.dialects import duckdb, postgresql, sqlite
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -63,9 +61,6 @@ class Dialect(Protocol):
 
     def lock_table(self, db: Connection, table: Table, schema: str | None) -> None:
         """Keep other writers off a table until the transaction ends, where they could get at it."""
-
-    def replace_row(self, db: Connection, table: Table, values: Mapping[str, Any]) -> None:
-        """Insert a row, or overwrite the one with the same `row_key`."""
 
 
 _DIALECTS: dict[str, Dialect] = {

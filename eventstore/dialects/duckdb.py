@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -65,18 +63,3 @@ def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
 
 def lock_table(db: Connection, table: Table, schema: str | None) -> None:
     """Nothing to do: a thread that changes the same rows is told to try again."""
-
-
-def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row, or overwrite the one with the same `row_key`.
-
-    Not ON CONFLICT: after another write in the same transaction it takes three times as long.
-    """
-    overwrite = (
-        table.update()
-        .where(table.c.row_key == values["row_key"])
-        .values({name: value for name, value in values.items() if name != "row_key"})
-        .returning(table.c.row_key)
-    )
-    if not db.execute(overwrite).first():
-        db.execute(table.insert(), values)

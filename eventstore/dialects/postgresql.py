@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
-from sqlalchemy.dialects.postgresql import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -86,13 +83,6 @@ def lock_table(db: Connection, table: Table, schema: str | None) -> None:
     """Let readers read and writers wait."""
     name = f"{_qualifier(db, schema)}{db.dialect.identifier_preparer.format_table(table)}"
     db.execute(text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
-
-
-def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row, or overwrite the one with the same `row_key`."""
-    statement = insert(table)
-    rest = {name: statement.excluded[name] for name in values if name != "row_key"}
-    db.execute(statement.on_conflict_do_update(index_elements=["row_key"], set_=rest), values)
 
 
 def _qualifier(db: Connection, schema: str | None) -> str:

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -92,10 +89,3 @@ def column_names(db: Connection, table: str, schema: str | None) -> set[str]:  #
 
 def lock_table(db: Connection, table: Table, schema: str | None) -> None:
     """Nothing to do: the write lock is held."""
-
-
-def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row, or overwrite the one with the same `row_key`."""
-    statement = insert(table)
-    rest = {name: statement.excluded[name] for name in values if name != "row_key"}
-    db.execute(statement.on_conflict_do_update(index_elements=["row_key"], set_=rest), values)

@@ -1,0 +1,76 @@
+"""SQL compiled once per database, for the statements of every append.
+
+SQLAlchemy's own cache does not help where it is hot: duckdb-engine switches it off, and building
+a statement anew costs more than SQLite takes to run it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eventstore.dialects import dialect_of
+from eventstore.schema import schema_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Connection, CursorResult
+    from sqlalchemy.sql.expression import ClauseElement
+
+    from eventstore.dialects import Dialect
+
+
+class Statement:
+    """A Core statement with named parameters."""
+
+    def __init__(self, core: Callable[[Dialect], ClauseElement]) -> None:
+        """Remember how it is built; it is compiled at its first run on each kind of database."""
+        self._core = core
+        self._compiled: dict[tuple[type, str | None], _Compiled] = {}
+
+    def run(
+        self, db: Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> CursorResult[Any]:
+        """Run it, once or for each set of parameters."""
+        key = (type(db.dialect), schema_name(db))
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, key[1])
+        if isinstance(parameters, list):
+            sets: Any = [compiled.arrange(each) for each in parameters]
+        else:
+            sets = compiled.arrange(parameters)  # type: ignore[arg-type]
+        return db.exec_driver_sql(compiled.sql, sets)
+
+
+class _Compiled(NamedTuple):
+    sql: str
+    constants: Mapping[str, Any]
+    processors: Mapping[str, Callable[[Any], Any]]
+    names: Sequence[str]
+    positional: bool
+
+    def arrange(self, parameters: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
+        """Order and convert values as the driver wants them."""
+        values = {**self.constants, **parameters}
+        for name, process in self.processors.items():
+            values[name] = process(values[name])
+        return tuple(values[name] for name in self.names) if self.positional else values
+
+
+def _compile(core: ClauseElement, db: Connection, schema: str | None) -> _Compiled:
+    compiled: Any = core.compile(
+        dialect=db.dialect,
+        schema_translate_map={None: schema} if schema else None,
+        render_schema_translate=bool(schema),
+    )
+    processors = {
+        name: process
+        for name, bound in compiled.binds.items()
+        if (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
+    }
+    constants = {
+        name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
+    }
+    names = compiled.positiontup if compiled.positional else list(compiled.binds)
+    return _Compiled(compiled.string, constants, processors, names, bool(compiled.positional))
