@@ -14,8 +14,7 @@ from eventstore.schema import schema_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult
-    from sqlalchemy.sql.expression import ClauseElement
+    from sqlalchemy import Connection, CursorResult, Executable
 
     from eventstore.dialects import Dialect
 
@@ -23,24 +22,23 @@ if TYPE_CHECKING:
 class Statement:
     """A Core statement with named parameters."""
 
-    def __init__(self, core: Callable[[Dialect], ClauseElement]) -> None:
+    def __init__(self, core: Callable[[Dialect], Executable]) -> None:
         """Remember how it is built; it is compiled at its first run on each kind of database."""
         self._core = core
         self._compiled: dict[tuple[type, str | None], _Compiled] = {}
 
     def run(
-        self, db: Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+        self, db: Connection, parameters: dict[str, Any] | list[dict[str, Any]]
     ) -> CursorResult[Any]:
         """Run it, once or for each set of parameters."""
+        if isinstance(parameters, list) and len(parameters) != 1:
+            return db.execute(self._core(dialect_of(db)), parameters)  # in batches of rows
         key = (type(db.dialect), schema_name(db))
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, key[1])
-        if isinstance(parameters, list):
-            sets: Any = [compiled.arrange(each) for each in parameters]
-        else:
-            sets = compiled.arrange(parameters)  # type: ignore[arg-type]
-        return db.exec_driver_sql(compiled.sql, sets)
+        one = parameters[0] if isinstance(parameters, list) else parameters
+        return db.exec_driver_sql(compiled.sql, compiled.arrange(one))
 
 
 class _Compiled(NamedTuple):
@@ -58,8 +56,8 @@ class _Compiled(NamedTuple):
         return tuple(values[name] for name in self.names) if self.positional else values
 
 
-def _compile(core: ClauseElement, db: Connection, schema: str | None) -> _Compiled:
-    compiled: Any = core.compile(
+def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
+    compiled: Any = core.compile(  # type: ignore[attr-defined]
         dialect=db.dialect,
         schema_translate_map={None: schema} if schema else None,
         render_schema_translate=bool(schema),

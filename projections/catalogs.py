@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 TABLES = (STREAMS_TABLE,)
 KINDS = CATALOG_KINDS
 
+_CHANGING = ("catalog_metadata", "configured_stream", "version")
+
 _ATTEMPTS = 100
 
 
@@ -54,7 +56,7 @@ def apply(db: Connection, stored: StoredEvent) -> None:
         "configured_stream": stored.body.decode(),
         "version": stored.version,
     }
-    replace_row(db, STREAMS_TABLE, row)
+    replace_row(db, STREAMS_TABLE, row, changing=_CHANGING)
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:

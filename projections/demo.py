@@ -6,12 +6,12 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from json import dumps
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from projections.display import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _CONNECTOR = "airbyte-source-faker"
 _CONFIG = {"count": 100, "seed": 7, "parallelism": 1, "always_updated": False}
@@ -84,6 +85,8 @@ def _install_connector(venv: Path) -> Path:
 
 
 def _sync_three_times(connector: Path, database: Path, details: Path) -> list[_Sync]:
+    # What PyAirbyte's dependencies want changed one day is not for whoever looks at a demo.
+    warnings.simplefilter("ignore")
     try:
         import airbyte  # noqa: PLC0415 - heavy, and an extra
         from airbyte.caches import DuckDBCache  # noqa: PLC0415

@@ -125,9 +125,12 @@ def create_table(db: Connection, table: Table) -> None:
     copy.create(db)
 
 
-def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    """Overwrite the row with the same `row_key`, or insert it; returns whether it was there."""
-    there = bool(_overwrite(table, tuple(values)).run(db, _renamed(values)).first())
+def replace_row(
+    db: Connection, table: Table, values: Mapping[str, Any], *, changing: tuple[str, ...]
+) -> bool:
+    """Change these columns of the row with the same `row_key`, or insert it; says whether it was there."""
+    new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
+    there = bool(_overwrite(table, changing).run(db, new).first())
     if not there:
         db.execute(table.insert(), values)
     return there
@@ -136,15 +139,8 @@ def replace_row(db: Connection, table: Table, values: Mapping[str, Any]) -> bool
 @cache
 def _overwrite(table: Table, columns: tuple[str, ...]) -> Statement:
     # Not ON CONFLICT: it needs a key, and on DuckDB takes three times as long in a transaction
-    # that has written before.
-    new: dict[str, Any] = {
-        column: bindparam(f"new_{column}") for column in columns if column != "row_key"
-    }
+    # that has written before. There each column of an UPDATE costs, too.
+    new: dict[str, Any] = {column: bindparam(f"new_{column}") for column in columns}
     mine = table.c.row_key == bindparam("new_row_key")
     overwrite = table.update().where(mine).values(new).returning(table.c.row_key)
     return Statement(lambda _: overwrite)
-
-
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """An UPDATE's parameters must not be called like its columns."""
-    return {f"new_{column}": value for column, value in values.items()}

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TABLES = STATE_TABLES
 KINDS = STATE_KINDS
 
+_CHANGING = ("state_json", "last_updated", "version")
+
 _WHOLE_NAMES = {"GLOBAL": GLOBAL_STATE_STREAM_NAME, "LEGACY": LEGACY_STATE_STREAM_NAME}
 
 
@@ -43,7 +45,7 @@ def apply(db: Connection, stored: StoredEvent) -> None:
             db.execute(table.insert(), _row(stored, key))
     elif stored.kind == "StateCleared":
         db.execute(table.delete().where(table.c.row_key == key))
-    elif not replace_row(db, table, _row(stored, key)):
+    elif not replace_row(db, table, _row(stored, key), changing=_CHANGING):
         # Only a stream without a row can follow a GLOBAL or LEGACY state: that removed them all.
         db.execute(table.delete().where(table.c.row_key == _row_key(stored.pipeline, None)))
 
