@@ -13,7 +13,7 @@ from eventstore.tables import bodies, events, pipelines, streams
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import Row, RowMapping
+    from sqlalchemy import ColumnElement, Row, RowMapping
 
 STORED = (
     select(
@@ -44,6 +44,12 @@ STORED = (
     )
 )
 """Everything a stored event is made of."""
+
+
+def belongs_to(pipeline: Pipeline) -> ColumnElement[bool]:
+    """The condition for events of a pipeline, so that databases find its id first."""
+    its_id = select(pipelines.c.id).where(pipelines.c.key == pipeline.key).scalar_subquery()
+    return events.c.pipeline_id == its_id
 
 
 def pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, select
+from sqlalchemy.schema import CreateSchema
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, SchemaTooNew
@@ -57,6 +58,9 @@ def is_current(found: dict[str, int], schemas: Iterable[Schema]) -> bool:
 def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
     """Run the steps that this database has not seen, in the caller's transaction."""
     dialect_of(db).lock_schema(db)
+    where = schema_name(db)
+    if where and not inspect(db).has_schema(where):
+        db.execute(CreateSchema(where))
     schema_versions.create(db, checkfirst=True)
     found = versions(db)
     for schema in schemas:

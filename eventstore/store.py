@@ -24,7 +24,7 @@ from eventstore.errors import (
     UnknownVersion,
 )
 from eventstore.events import NAME_LIMIT, name_problem, to_microseconds
-from eventstore.rows import STORED, pipeline_of, stored_events
+from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
 from eventstore.tables import events, pipelines, streams
 
@@ -143,7 +143,7 @@ class EventStore:
         self, pipeline: Pipeline, *, after: int = 0, up_to: int | None = None
     ) -> Iterator[StoredEvent]:
         """Read a history oldest first, from the version after `after` to `up_to`, in pages."""
-        where = [pipelines.c.key == pipeline.key, events.c.version > after]
+        where = [belongs_to(pipeline), events.c.version > after]
         if up_to is not None:
             where.append(events.c.version <= up_to)
         return self._pages(where, _BY_VERSION)
@@ -216,8 +216,7 @@ class EventStore:
         """Where a history ends; version 0 if it has not begun."""
         query = (
             select(events.c.version, events.c.hash, events.c.stored_at)
-            .join(pipelines, pipelines.c.id == events.c.pipeline_id)
-            .where(pipelines.c.key == pipeline.key)
+            .where(belongs_to(pipeline))
             .order_by(events.c.version.desc())
             .limit(1)
         )
@@ -349,7 +348,7 @@ class EventStore:
             self._pages(
                 [
                     *where,
-                    pipelines.c.key == pipeline.key,
+                    belongs_to(pipeline),
                     events.c.version > after.get(pipeline, 0),
                     events.c.version <= head,
                 ],

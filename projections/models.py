@@ -128,7 +128,7 @@ def create_table(db: Connection, table: Table) -> None:
 def replace_row(
     db: Connection, table: Table, values: Mapping[str, Any], *, changing: tuple[str, ...]
 ) -> bool:
-    """Change these columns of the row with the same `row_key`, or insert it; says whether it was there."""
+    """Change these columns of the row with the same `row_key`, if it is there, else insert it."""
     new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
     there = bool(_overwrite(table, changing).run(db, new).first())
     if not there:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, and_, select
+from sqlalchemy import Table, select
 
 from eventstore import codec
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
-from eventstore.tables import events, pipelines
+from eventstore.rows import belongs_to
+from eventstore.tables import events
 from projections.models import (
     GLOBAL_STATE_STREAM_NAME,
     LEGACY_STATE_STREAM_NAME,
@@ -55,8 +56,7 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
     table = _table(pipeline)
     head = (
         select(events.c.version, events.c.stored_at)
-        .join(pipelines, pipelines.c.id == events.c.pipeline_id)
-        .where(pipelines.c.key == pipeline.key)
+        .where(belongs_to(pipeline))
         .order_by(events.c.version.desc())
         .limit(1)
         .subquery()
@@ -70,7 +70,7 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
             table.c.row_key,
             table.c.state_json,
         )
-        .outerjoin_from(head, table, and_(table.c.pipeline_key == pipeline.key))
+        .outerjoin_from(head, table, table.c.pipeline_key == pipeline.key)
         .order_by(table.c.version)
     )
     with store.database.read() as db:

@@ -46,17 +46,17 @@ class StateView:
     def after(self, stored: StoredEvent) -> StateView:
         """The view after one more event."""
         at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
-        if stored.kind == "StateSaved":
-            if stored.stream is None:
-                return replace(self, **at, whole=stored.body, streams={})
-            others = {key: body for key, body in self.streams.items() if key != stored.stream}
-            return replace(self, **at, whole=None, streams={**others, stored.stream: stored.body})
+        if stored.kind not in STATE_KINDS:
+            return replace(self, **at)
+        if stored.stream is None:
+            whole = stored.body if stored.kind == "StateSaved" else None
+            return replace(self, **at, whole=whole, streams={})
+        streams = dict(self.streams)
+        streams.pop(stored.stream, None)
         if stored.kind == "StateCleared":
-            if stored.stream is None:
-                return replace(self, **at, whole=None, streams={})
-            others = {key: body for key, body in self.streams.items() if key != stored.stream}
-            return replace(self, **at, streams=others)
-        return replace(self, **at)
+            return replace(self, **at, streams=streams)
+        streams[stored.stream] = stored.body
+        return replace(self, **at, whole=None, streams=streams)
 
     @property
     def bodies(self) -> list[bytes]:
