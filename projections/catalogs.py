@@ -66,12 +66,14 @@ def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
         return CatalogView(pipeline)
     table = STREAMS_TABLE.c
     query = (
-        select(table.stream_name, table.stream_namespace, table.configured_stream)
+        select(table.stream_name, table.stream_namespace, table.configured_stream, table.version)
         .where(table.pipeline_key == pipeline.key)
         .order_by(table.version)
     )
     with store.database.read() as db:
         rows = db.execute(query).all()
+    if rows and rows[-1].version > head.version:
+        return latest_catalog(store, pipeline)  # somebody registered between the two reads
     registrations = store.newest(pipeline, ["CatalogRegistered"], head.version)
     return CatalogView(
         pipeline,

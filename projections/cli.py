@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from eventstore.errors import EventStoreError, Invalid, StoreUnavailable
+from eventstore.errors import (
+    EventStoreError,
+    Invalid,
+    InvalidMoment,
+    InvalidPipeline,
+    StoreUnavailable,
+)
 from eventstore.events import Pipeline
 from projections import audit
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
@@ -102,6 +108,7 @@ def record(
     """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
     pipeline = Pipeline(source, destination, table_prefix or "", connection or "")
     with connect(db, schema=schema) as store:
+        _ = store.database.engine  # before the first line is taken: a database has to be there
         run = run or store.run
         if catalog:
             text = _read_file(catalog)
@@ -381,7 +388,7 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+        raise Invalid(f"cannot read {path}: {error.strerror}") from error
 
 
 def _report(recorder: Recorder) -> None:
@@ -403,7 +410,7 @@ def _instant(text: str | None, option: str) -> datetime | None:
         return None
     moment: Moment = parse_moment(text)
     if isinstance(moment, int | BeforeHead):
-        raise typer.BadParameter(f"{option} takes a time, not a version: {text}")
+        raise InvalidMoment(f"{option} takes a time, not a version: {text}")
     return moment
 
 
@@ -439,7 +446,7 @@ def _one(
     if not there:
         raise StoreUnavailable("the log is empty; record a state into it first")
     problem = "several pipelines match, name one" if found else "no such pipeline, there are"
-    raise typer.BadParameter(f"{problem}: {there}")
+    raise InvalidPipeline(f"{problem}: {there}")
 
 
 def _options(pipeline: Pipeline) -> str:

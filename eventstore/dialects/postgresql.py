@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 
+from eventstore.errors import StoreUnavailable
+
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
@@ -46,7 +48,12 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
 
 
 def begin_write(db: Connection) -> None:
-    """Nothing to do: the first statement begins."""
+    """The first statement begins, unless the engine commits each: that cannot keep a promise."""
+    if getattr(db.connection.driver_connection, "autocommit", False):
+        raise StoreUnavailable(
+            "this engine commits every statement by itself (AUTOCOMMIT), so an append could be "
+            "half done: give the store an engine that does not"
+        )
 
 
 def lock_schema(db: Connection) -> None:
