@@ -84,11 +84,19 @@ _insert_bodies = Statement(lambda _: bodies.insert())
 
 
 def find_head(
-    db: Connection, pipeline: Pipeline, memory: Memory | None, clock: Callable[[], int]
+    db: Connection,
+    pipeline: Pipeline,
+    memory: Memory | None,
+    clock: Callable[[], int],
+    *,
+    read: bool,
 ) -> tuple[Memory, int]:
-    """Find where a history ends, and what time it is there; returns an up-to-date memory."""
+    """Find where a history ends, and what time it is there; returns an up-to-date memory.
+
+    Without `read` a memory may be trusted where nobody else can have appended.
+    """
     dialect = dialect_of(db)
-    if memory and not dialect.MANY_PROCESSES:
+    if memory and not read and not dialect.MANY_PROCESSES:
         # Nobody but a thread of ours can have appended since, and then the key will say so.
         return memory, clock()
     memory = memory or _recall(db, pipeline)
@@ -96,9 +104,9 @@ def find_head(
     row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
     if row is None and known:
         # The database is older than what we remember: somebody restored a backup.
-        return find_head(db, pipeline, None, clock)
-    if row and row[0] != known:
-        head = Head(row[0], bytes(row[1]), row[2])
+        return find_head(db, pipeline, None, clock, read=True)
+    head = Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
+    if head != memory.head:
         memory = Memory(memory.id, head, _stream_numbers(db, memory.id))
     if dialect.NOW is None:
         return memory, clock()

@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 import time
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +16,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -67,50 +66,49 @@ class Database:
         _ = self.engine
         return self._components
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a connection to read from; raises StoreUnavailable."""
-        engine = self.engine
-        try:
-            with engine.connect() as db:
-                yield db
-        except DBAPIError as error:
-            raise _unavailable(engine, error) from error
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Do work that only reads, again when its connection was lost; raises StoreUnavailable."""
+        return _persist(self.engine, work)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Do the work in one transaction, again when it lost a race; raises StoreUnavailable.
 
         After a lost connection the outcome is unknown: the work must find out by itself.
         """
-        return _transact(self.engine, work)
+        return _persist(self.engine, lambda db: _in_transaction(db, work))
 
     def _open(self, engine: Engine) -> None:
-        try:
-            with engine.connect() as db:
-                found = schema.versions(db)
-        except DBAPIError as error:
-            raise _unavailable(engine, error) from error
+        found = _persist(engine, schema.versions)
         if not schema.is_current(found, self._schemas):
             if not self._create:
                 schema.require(found, self._schemas)
-            _transact(engine, lambda db: schema.upgrade(db, self._schemas))
+            _persist(
+                engine,
+                lambda db: _in_transaction(db, lambda db: schema.upgrade(db, self._schemas)),
+            )
         self._components = frozenset(found).union(step.component for step in self._schemas)
 
 
-def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
+    dialect = dialect_of(db)
+    with dialect.turn(db):
+        dialect.begin_write(db)
+        result = work(db)
+        db.commit()
+    return result
+
+
+def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
     dialect = dialect_of(engine)
     deadline = time.monotonic() + PATIENCE_S
     for attempt in count():
         try:
             with engine.connect() as db:
-                dialect.begin_write(db)
-                result = work(db)
-                db.commit()
-                return result
+                return work(db)
         except DBAPIError as error:
             if dialect.verdict(error) == "refused" or time.monotonic() > deadline:
                 raise _unavailable(engine, error) from error
-            _log.debug("transaction %d lost a race, trying again: %s", attempt, error.orig)
+            _log.debug("attempt %d lost a race or its connection: %s", attempt, error.orig)
         time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))  # noqa: S311
     raise AssertionError("count() does not end")
 

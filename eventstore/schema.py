@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateSchema
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, SchemaTooNew
-from eventstore.tables import metadata, schema_versions
+from eventstore.tables import bodies, events, pipelines, schema_versions, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ def schema_name(db: Connection) -> str | None:
 
 def versions(db: Connection) -> dict[str, int]:
     """The components this database has, and the version of each; none where there is no log."""
-    if not inspect(db).has_table(schema_versions.name, schema=schema_name(db)):
+    if not _exists(db):
         return {}
     rows = db.execute(select(schema_versions.c.component, schema_versions.c.version))
     return {row.component: row.version for row in rows}
@@ -61,7 +61,8 @@ def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
     where = schema_name(db)
     if where and not inspect(db).has_schema(where):
         db.execute(CreateSchema(where))
-    schema_versions.create(db, checkfirst=True)
+    if not _exists(db):
+        schema_versions.create(db)
     found = versions(db)
     for schema in schemas:
         seen = found.get(schema.component, 0)
@@ -84,8 +85,14 @@ def require(found: dict[str, int], schemas: Iterable[Schema]) -> None:
             )
 
 
+def _exists(db: Connection) -> bool:
+    # Not SQLAlchemy's has_table: on DuckDB it finds a table of that name in any schema.
+    return bool(dialect_of(db).column_names(db, schema_versions.name, schema_name(db)))
+
+
 def _create_log(db: Connection) -> None:
-    metadata.create_all(db)
+    for table in (pipelines, streams, events, bodies):
+        table.create(db)
 
 
 def _refuse_changes(db: Connection) -> None:

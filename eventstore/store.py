@@ -8,6 +8,8 @@ import logging
 import os
 import secrets
 import time
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
     from typing_extensions import Self
 
     from eventstore.events import Event, Pipeline, StoredEvent
@@ -80,7 +82,7 @@ class EventStore:
         self._dispose = dispose
         self._clock = clock
         self._memories: dict[Pipeline, Memory] = {}
-        self._remembered: Engine | None = None
+        self._memories_of: Engine | None = None
         self.actor = _os_user()
         self.run = uuid7().hex
 
@@ -117,10 +119,8 @@ class EventStore:
 
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             nonlocal maybe_stored
-            if maybe_stored and (stored := _appended_as(db, append.id)):
-                return _same_append(stored, append), None
-            maybe_stored = True  # from here on: the next attempt may follow a lost acknowledgement
-            return self._append(db, append, expected)
+            look, maybe_stored = maybe_stored, True  # an acknowledgement may get lost from here on
+            return self._append(db, append, expected, look=look)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -136,7 +136,7 @@ class EventStore:
 
         drafts = [encode(event) for event in events]
         append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
-        stored, _ = self._append(db, append, None)
+        stored, _ = self._append(db, append, None, look=False)
         return stored
 
     def history(
@@ -183,7 +183,8 @@ class EventStore:
         }
         where += [column == value for column, value in wanted.items() if value is not None]
         if after is not None:
-            return self._since(after, where)
+            tail = self._since(after, where)
+            return tail if last is None else iter(deque(tail, maxlen=last))
         if last is not None:
             return self._newest_matching(where, last)
         return self._pages(where, _BY_TIME)
@@ -202,15 +203,18 @@ class EventStore:
 
     def pipelines(self) -> list[Pipeline]:
         """All pipelines, in the order of their first event."""
-        with self.database.read() as db:
-            return [pipeline_of(row) for row in db.execute(select(pipelines).order_by("id"))]
+        return self.database.read(self.pipelines_within)
+
+    def pipelines_within(self, db: Connection) -> list[Pipeline]:
+        """`pipelines`, read in a transaction of the caller's."""
+        return [pipeline_of(row) for row in db.execute(select(pipelines).order_by("id"))]
 
     def heads(self) -> dict[Pipeline, int]:
         """The version each history has reached."""
         version = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
         query = select(pipelines, version.scalar_subquery().label("version")).order_by("id")
-        with self.database.read() as db:
-            return {pipeline_of(row): row.version for row in db.execute(query)}
+        rows = self.database.read(partial(_all, query=query))
+        return {pipeline_of(row): row.version for row in rows}
 
     def head(self, pipeline: Pipeline) -> Head:
         """Where a history ends; version 0 if it has not begun."""
@@ -220,8 +224,7 @@ class EventStore:
             .order_by(events.c.version.desc())
             .limit(1)
         )
-        with self.database.read() as db:
-            row = db.execute(query).first()
+        row = self.database.read(lambda db: db.execute(query).first())
         return Head(*row) if row else BEFORE_THE_FIRST
 
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
@@ -230,21 +233,8 @@ class EventStore:
         Bisects the key: within a history time never runs backwards.
         """
         wanted = to_microseconds(moment)
-        low, high = 0, self.head(pipeline).version
-        with self.database.read() as db:
-            pipeline_id = find_id(db, pipeline)
-            while low < high:
-                middle = (low + high + 1) // 2
-                stored_at = db.scalar(
-                    select(events.c.stored_at).where(
-                        events.c.pipeline_id == pipeline_id, events.c.version == middle
-                    )
-                )
-                if stored_at is not None and stored_at <= wanted:
-                    low = middle
-                else:
-                    high = middle - 1
-        return low
+        high = self.head(pipeline).version
+        return self.database.read(lambda db: _bisect(db, pipeline, wanted, high))
 
     def newest(
         self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
@@ -253,8 +243,7 @@ class EventStore:
 
         One index seek per kind and stream, however long the history is.
         """
-        with self.database.read() as db:
-            return self.newest_within(db, pipeline, kinds, up_to)
+        return self.database.read(lambda db: self.newest_within(db, pipeline, kinds, up_to))
 
     def newest_within(
         self, db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
@@ -299,42 +288,45 @@ class EventStore:
         self.close()
 
     def _append(
-        self, db: Connection, append: Append, expected: int | None
-    ) -> tuple[list[StoredEvent], Memory]:
-        if self._remembered is not db.engine:
-            self._memories.clear()
-            self._remembered = db.engine
-        # Taken away until the transaction is committed: what a failed one learned is wrong.
-        remembered = self._memories.pop(append.pipeline, None)
-        if expected is not None:
-            remembered = None  # what is compared with has to be read
-        memory, now = find_head(db, append.pipeline, remembered, self._clock)
-        if expected is not None and expected != memory.head.version:
-            actual = memory.head.version
-            raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
+        self, db: Connection, append: Append, expected: int | None, *, look: bool
+    ) -> tuple[list[StoredEvent], Memory | None]:
         if self._inline is None and self.database.components() != {LOG.component}:
             raise StoreUnavailable(
                 "this log has tables that every append must keep up to date, and this store does "
                 "not know them: open it with projections.connect"
             )
+        # Taken away until the transaction is committed: what a failed one learned is wrong.
+        remembered = self._remembered(db).pop(append.pipeline, None)
+        read = look or expected is not None
+        memory, now = find_head(db, append.pipeline, remembered, self._clock, read=read)
+        # Looked for behind the head: what is appended after that was read loses the race for it.
+        if look and (stored := _appended_as(db, append.id)):
+            return _same_append(stored, append), None
+        if expected is not None and expected != memory.head.version:
+            actual = memory.head.version
+            raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
         stored = write(db, append, memory, now)
         if self._inline:
             self._inline(db, stored)
         return stored, memory
 
+    def _remembered(self, db: Connection) -> dict[Pipeline, Memory]:
+        if self._memories_of is not db.engine:
+            self._memories_of, self._memories = db.engine, {}
+        return self._memories
+
     def _pages(
         self, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
     ) -> Iterator[StoredEvent]:
         query = STORED.where(*where).order_by(*order).limit(PAGE)
-        page = query
+        last: list[Any] = []
         while True:
-            with self.database.read() as db:
-                rows = db.execute(page).all()
+            page = query.where(tuple_(*order) > tuple_(*last)) if last else query
+            rows = self.database.read(partial(_all, query=page))
             yield from stored_events(rows)
             if len(rows) < PAGE:
                 return
             last = [rows[-1]._mapping[column] for column in order]
-            page = query.where(tuple_(*order) > tuple_(*last))
 
     def _since(
         self, after: Mapping[Pipeline, int], where: Sequence[ColumnElement[bool]]
@@ -362,8 +354,8 @@ class EventStore:
         self, where: Sequence[ColumnElement[bool]], last: int
     ) -> Iterator[StoredEvent]:
         descending = [column.desc() for column in _BY_TIME]
-        with self.database.read() as db:
-            rows = db.execute(STORED.where(*where).order_by(*descending).limit(last)).all()
+        query = STORED.where(*where).order_by(*descending).limit(last)
+        rows = self.database.read(partial(_all, query=query))
         return stored_events(reversed(rows))
 
 
@@ -392,6 +384,23 @@ def _append_id(given: UUID | str) -> UUID:
         return given if isinstance(given, UUID) else UUID(given)
     except (ValueError, AttributeError, TypeError) as error:
         raise InvalidEvent(f"an append id is a UUID, not {given!r}") from error
+
+
+def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+    return db.execute(query).all()
+
+
+def _bisect(db: Connection, pipeline: Pipeline, wanted: int, high: int) -> int:
+    low, its_id = 0, find_id(db, pipeline)
+    while low < high:
+        middle = (low + high + 1) // 2
+        place = (events.c.pipeline_id == its_id, events.c.version == middle)
+        stored_at = db.scalar(select(events.c.stored_at).where(*place))
+        if stored_at is not None and stored_at <= wanted:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:

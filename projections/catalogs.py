@@ -70,8 +70,7 @@ def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
         .where(table.pipeline_key == pipeline.key)
         .order_by(table.version)
     )
-    with store.database.read() as db:
-        rows = db.execute(query).all()
+    rows = store.database.read(lambda db: db.execute(query).all())
     if rows and rows[-1].version > head.version:
         return latest_catalog(store, pipeline)  # somebody registered between the two reads
     registrations = store.newest(pipeline, ["CatalogRegistered"], head.version)

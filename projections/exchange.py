@@ -21,6 +21,7 @@ from projections.models import (
     STREAMS_TABLE,
     create_table,
 )
+from projections.projector import refill
 from projections.views import CatalogView
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ _OUR_COLUMNS = {"row_key", "pipeline_key", "stream_namespace", "configured_strea
 
 
 def create_or_take_over(db: Connection, store: EventStore) -> None:
-    """Make the three tables, or take over those that PyAirbyte made, rows and all.
+    """Make the three tables from the log, or take over those that PyAirbyte made, rows and all.
 
     Each row becomes the first event of its stream (`origin=adopted`); a row that is no valid
     state or catalog stays in its table as it was.
     """
     rows = {table: _make_ours(db, table) for table in ALL_TABLES}
+    refill(db, store)
     if not any(rows.values()):
         return
     adopted = sum(_adopt_states(db, store, table, rows[table]) for table in STATE_TABLES)

@@ -49,16 +49,18 @@ def rebuild(store: EventStore) -> int:
 
     Rows that were not written by us are left alone.
     """
-    pipelines = store.pipelines()
+    return store.database.transact(lambda db: refill(db, store))
 
-    def work(db: Connection) -> None:
+
+def refill(db: Connection, store: EventStore) -> int:
+    """`rebuild`, in a transaction of the caller's."""
+    for projection in PROJECTIONS:
+        for table in projection.TABLES:
+            dialect_of(db).lock_table(db, table, schema_name(db))
+            db.execute(table.delete().where(table.c.pipeline_key.is_not(None)))
+    pipelines = store.pipelines_within(db)
+    for pipeline in pipelines:
         for projection in PROJECTIONS:
-            for table in projection.TABLES:
-                dialect_of(db).lock_table(db, table, schema_name(db))
-                db.execute(table.delete().where(table.c.pipeline_key.is_not(None)))
-            for pipeline in pipelines:
-                for stored in store.newest_within(db, pipeline, projection.KINDS):
-                    projection.apply(db, stored)
-
-    store.database.transact(work)
+            for stored in store.newest_within(db, pipeline, projection.KINDS):
+                projection.apply(db, stored)
     return len(pipelines)

@@ -73,8 +73,7 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
         .outerjoin_from(head, table, table.c.pipeline_key == pipeline.key)
         .order_by(table.c.version)
     )
-    with store.database.read() as db:
-        rows = db.execute(query).all()
+    rows = store.database.read(lambda db: db.execute(query).all())
     if not rows:
         return StateView(pipeline)
     whole_key = _row_key(pipeline, None)

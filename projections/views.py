@@ -103,7 +103,9 @@ class CatalogView:
         """The view after one more event."""
         at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
         if stored.kind == "StreamDefined" and stored.stream is not None:
-            definitions = {**self.definitions, stored.stream: stored.body}
+            definitions = dict(self.definitions)
+            definitions.pop(stored.stream, None)
+            definitions[stored.stream] = stored.body
             return replace(self, **at, definitions=definitions)
         if stored.kind == "CatalogRegistered":
             return replace(self, **at, registered=registered_by(stored))

@@ -10,6 +10,8 @@ from eventstore.dialects import duckdb, postgresql, sqlite
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -43,6 +45,9 @@ class Dialect(Protocol):
 
     def open_engine(self, url: URL, *, create: bool) -> Engine:
         """Open an engine of our own; without `create` it makes no file and needs no writing."""
+
+    def turn(self, db: Connection) -> AbstractContextManager[object]:
+        """Wait for this process's turn to write, where threads must not even race."""
 
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
@@ -9,6 +10,8 @@ from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -45,6 +48,11 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return create_engine(url)
+
+
+def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
+    """Nothing to wait for: the key of an event decides races."""
+    return nullcontext()
 
 
 def begin_write(db: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -10,6 +11,8 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
@@ -56,6 +59,11 @@ def open_engine(url: URL, *, create: bool) -> Engine:
             connection.execute("PRAGMA journal_mode = WAL")
 
     return engine
+
+
+def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
+    """Nothing to wait for: BEGIN IMMEDIATE does."""
+    return nullcontext()
 
 
 def begin_write(db: Connection) -> None:
