@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import heapq
 import logging
-import os
-import secrets
 import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import func, select, tuple_
 
@@ -26,6 +22,7 @@ from eventstore.errors import (
     UnknownVersion,
 )
 from eventstore.events import NAME_LIMIT, name_problem, to_microseconds
+from eventstore.identity import append_id, os_user, uuid7
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
 from eventstore.tables import events, pipelines, streams
@@ -33,6 +30,7 @@ from eventstore.tables import events, pipelines, streams
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
     from typing_extensions import Self
@@ -83,7 +81,7 @@ class EventStore:
         self._clock = clock
         self._memories: dict[Pipeline, Memory] = {}
         self._memories_of: Engine | None = None
-        self.actor = _os_user()
+        self.actor = os_user()
         self.run = uuid7().hex
 
     def append(
@@ -110,7 +108,7 @@ class EventStore:
         append = Append(
             pipeline,
             drafts,
-            uuid7() if id is None else _append_id(id),
+            uuid7() if id is None else append_id(id),
             _checked("actor", actor or self.actor),
             None if reason is None else _checked("reason", reason, REASON_LIMIT),
             _checked("run", run or self.run),
@@ -359,31 +357,10 @@ class EventStore:
         return stored_events(reversed(rows))
 
 
-def uuid7() -> UUID:
-    """A UUID that sorts by time (RFC 9562, version 7): indexes of it grow at their end."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62
-    return UUID(int=value | secrets.randbits(62))
-
-
-def _os_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        return f"uid {os.getuid()}"
-
-
 def _checked(what: str, text: str, limit: int = NAME_LIMIT) -> str:
     if problem := name_problem(text, limit=limit):
         raise InvalidEvent(f"the {what} {problem}")
     return text
-
-
-def _append_id(given: UUID | str) -> UUID:
-    try:
-        return given if isinstance(given, UUID) else UUID(given)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InvalidEvent(f"an append id is a UUID, not {given!r}") from error
 
 
 def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:

@@ -12,9 +12,6 @@ import typer
 from eventstore.errors import (
     EventStoreError,
     Invalid,
-    InvalidMoment,
-    InvalidPipeline,
-    StoreUnavailable,
 )
 from eventstore.events import Pipeline
 from projections import audit
@@ -28,6 +25,19 @@ from projections.display import (
     printable,
     rfc3339,
 )
+from projections.options import (
+    At,
+    Connection,
+    Db,
+    Destination,
+    Json,
+    Prefix,
+    Schema,
+    Source,
+    instant,
+    matching,
+    one,
+)
 from projections.projector import rebuild as rebuild_tables
 from projections.record import Recorder, Stopped
 from projections.states import latest_state
@@ -36,8 +46,6 @@ from projections.wiring import connect
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from eventstore.store import EventStore
-    from projections.as_of import Moment
 
 app = typer.Typer(
     add_completion=False,
@@ -45,25 +53,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="The history of Airbyte connector state, in the SQL database you already run.",
 )
-
-Db = Annotated[
-    str,
-    typer.Option(
-        "--db", envvar="EVENTSTORE_DB", help="SQLAlchemy URL, or path to a SQLite or DuckDB file."
-    ),
-]
-Schema = Annotated[str | None, typer.Option(help="Where the tables are, on PostgreSQL.")]
-Source = Annotated[str | None, typer.Option(help="The pipeline's source.")]
-Destination = Annotated[str | None, typer.Option(help="Its destination, if it is no cache.")]
-Prefix = Annotated[str | None, typer.Option(help="The prefix of the cache's tables.")]
-Connection = Annotated[str | None, typer.Option(help="Tells two configurations apart.")]
-At = Annotated[
-    str | None,
-    typer.Option(
-        "--at", metavar="WHEN", help="As of then: 2026-11-20T09:00:00Z, 2026-11-20, 2h, @41, @-1."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines with stable names.")]
 
 
 def main() -> None:
@@ -173,11 +162,11 @@ def log(
     with connect(db, schema=schema, create=False) as store:
         among = None
         if (source, destination, table_prefix, connection) != (None,) * 4:
-            among = _matching(store, source, destination, table_prefix, connection)
+            among = matching(store, source, destination, table_prefix, connection)
         events = store.log(
             among=among,
-            since=_instant(since, "--since"),
-            until=_instant(until, "--until"),
+            since=instant(since, "--since"),
+            until=instant(until, "--until"),
             stream=stream,
             namespace=namespace,
             kind=kind,
@@ -219,7 +208,7 @@ def show(
 ) -> None:
     """Print one event whole."""
     with connect(db, schema=schema, create=False) as store:
-        pipeline = _one(store, source, destination, table_prefix, connection)
+        pipeline = one(store, source, destination, table_prefix, connection)
         place = locate(store, pipeline, parse_moment(version))
         stored = store.event(pipeline, place.version)
     if json:
@@ -247,7 +236,7 @@ def state(
 ) -> None:
     """Print the state, as a connector's --state file takes it."""
     with connect(db, schema=schema, create=False) as store:
-        pipeline = _one(store, source, destination, table_prefix, connection)
+        pipeline = one(store, source, destination, table_prefix, connection)
         view = (
             state_as_of(store, pipeline, parse_moment(at)) if at else latest_state(store, pipeline)
         )
@@ -292,7 +281,7 @@ def catalog(
 ) -> None:
     """Print the configured catalog, as a connector's --catalog file takes it."""
     with connect(db, schema=schema, create=False) as store:
-        pipeline = _one(store, source, destination, table_prefix, connection)
+        pipeline = one(store, source, destination, table_prefix, connection)
         view = (
             catalog_as_of(store, pipeline, parse_moment(at))
             if at
@@ -332,7 +321,7 @@ def diff(
 ) -> None:
     """Print what changed in the state from one moment to another."""
     with connect(db, schema=schema, create=False) as store:
-        pipeline = _one(store, source, destination, table_prefix, connection)
+        pipeline = one(store, source, destination, table_prefix, connection)
         views = [state_as_of(store, pipeline, parse_moment(moment)) for moment in (a, b)]
     changes = audit.diff(*views)
     if json:
@@ -403,60 +392,6 @@ def _report(recorder: Recorder) -> None:
         lines += passed.invalid[:10]
     for line in lines:
         print(f"eventstore: {printable(line)}", file=sys.stderr)
-
-
-def _instant(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    moment: Moment = parse_moment(text)
-    if isinstance(moment, int | BeforeHead):
-        raise InvalidMoment(f"{option} takes a time, not a version: {text}")
-    return moment
-
-
-def _matching(
-    store: EventStore,
-    source: str | None,
-    destination: str | None,
-    table_prefix: str | None,
-    connection: str | None,
-) -> list[Pipeline]:
-    return [
-        pipeline
-        for pipeline in store.pipelines()
-        if source in {None, pipeline.source}
-        and destination in {None, pipeline.destination}
-        and table_prefix in {None, pipeline.table_prefix}
-        and connection in {None, pipeline.connection}
-    ]
-
-
-def _one(
-    store: EventStore,
-    source: str | None,
-    destination: str | None,
-    table_prefix: str | None,
-    connection: str | None,
-) -> Pipeline:
-    """The pipeline that is meant: the one that matches, if there is exactly one."""
-    found = _matching(store, source, destination, table_prefix, connection)
-    if len(found) == 1:
-        return found[0]
-    there = "; ".join(_options(pipeline) for pipeline in found or store.pipelines())
-    if not there:
-        raise StoreUnavailable("the log is empty; record a state into it first")
-    problem = "several pipelines match, name one" if found else "no such pipeline, there are"
-    raise InvalidPipeline(f"{problem}: {there}")
-
-
-def _options(pipeline: Pipeline) -> str:
-    named = {
-        "source": pipeline.source,
-        "destination": pipeline.destination,
-        "table-prefix": pipeline.table_prefix,
-        "connection": pipeline.connection,
-    }
-    return " ".join(f"--{name} {value}" for name, value in named.items() if value)
 
 
 def _when(moment: datetime | None) -> str:

@@ -16,7 +16,7 @@ from airbyte.shared.state_providers import StateProviderBase
 from airbyte.shared.state_writers import StateWriterBase
 
 from eventstore.errors import InvalidEvent
-from eventstore.store import uuid7
+from eventstore.identity import uuid7
 from projections import backends, providers
 
 if TYPE_CHECKING:
