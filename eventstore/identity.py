@@ -1,4 +1,4 @@
-"""Names that nobody gave: of an append, of a run, of whoever runs the process."""
+"""Who appends, why, in which run and under which id; and names for those that nobody named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import time
 from uuid import UUID
 
 from eventstore.errors import InvalidEvent
+from eventstore.events import name_problem
+
+REASON_LIMIT = 4000
+"""Characters in a reason."""
 
 
 def uuid7() -> UUID:
@@ -32,3 +36,21 @@ def append_id(given: UUID | str) -> UUID:
         return given if isinstance(given, UUID) else UUID(given)
     except (ValueError, AttributeError, TypeError) as error:
         raise InvalidEvent(f"an append id is a UUID, not {given!r}") from error
+
+
+def fresh_run() -> str:
+    """A name for a run, short enough to be typed."""
+    return secrets.token_hex(6)
+
+
+def check_attribution(actor: str, reason: str | None, run: str) -> tuple[str, str | None, str]:
+    """Return the three as they are; raises InvalidEvent if one cannot be stored."""
+    problems = {
+        "actor": name_problem(actor),
+        "reason": None if reason is None else name_problem(reason, limit=REASON_LIMIT),
+        "run": name_problem(run),
+    }
+    for what, problem in problems.items():
+        if problem:
+            raise InvalidEvent(f"the {what} {problem}")
+    return actor, reason, run

@@ -17,12 +17,11 @@ from eventstore.database import Database
 from eventstore.errors import (
     AppendIdReused,
     HistoryConflict,
-    InvalidEvent,
     StoreUnavailable,
     UnknownVersion,
 )
-from eventstore.events import NAME_LIMIT, name_problem, to_microseconds
-from eventstore.identity import append_id, os_user, uuid7
+from eventstore.events import to_microseconds
+from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
 from eventstore.tables import events, pipelines, streams
@@ -42,9 +41,6 @@ _log = logging.getLogger(__name__)
 
 PAGE = 1000
 """Events read at a time; no transaction is open between two pages."""
-
-REASON_LIMIT = 4000
-"""Characters in a reason."""
 
 _BY_VERSION = (events.c.version,)
 _BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
@@ -82,7 +78,7 @@ class EventStore:
         self._memories: dict[Pipeline, Memory] = {}
         self._memories_of: Engine | None = None
         self.actor = os_user()
-        self.run = uuid7().hex
+        self.run = fresh_run()
 
     def append(
         self,
@@ -105,14 +101,9 @@ class EventStore:
         drafts = [encode(event) for event in events]
         if not drafts:
             return []
-        append = Append(
-            pipeline,
-            drafts,
-            uuid7() if id is None else append_id(id),
-            _checked("actor", actor or self.actor),
-            None if reason is None else _checked("reason", reason, REASON_LIMIT),
-            _checked("run", run or self.run),
-        )
+        who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
+        its_id = uuid7() if id is None else append_id(id)
+        append = Append(pipeline, drafts, its_id, who, why, which)
         maybe_stored = id is not None
 
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
@@ -355,12 +346,6 @@ class EventStore:
         query = STORED.where(*where).order_by(*descending).limit(last)
         rows = self.database.read(partial(_all, query=query))
         return stored_events(reversed(rows))
-
-
-def _checked(what: str, text: str, limit: int = NAME_LIMIT) -> str:
-    if problem := name_problem(text, limit=limit):
-        raise InvalidEvent(f"the {what} {problem}")
-    return text
 
 
 def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from eventstore.events import StreamDescriptor
+from projections.json_text import compact, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,20 +53,20 @@ def summary(stored: StoredEvent) -> str:
     """What an event says, in a few words."""
     match stored.kind:
         case "StateSaved" | "StateEmitted":
-            state = json.loads(stored.body)
+            state = parse(stored.body)
             if stored.stream:
-                return _compact(state["stream"].get("stream_state"))
+                return compact(state["stream"].get("stream_state"))
             kind = state.get("type") or "LEGACY"
             payload = state.get("global") if kind == "GLOBAL" else state.get("data")
-            return f"{kind} {_compact(payload)}"
+            return f"{kind} {compact(payload)}"
         case "StateCleared":
             return "state forgotten"
         case "StreamDefined":
-            defined = json.loads(stored.body)
+            defined = parse(stored.body)
             fields = len(defined["stream"]["json_schema"].get("properties", {}))
             return f"{defined['sync_mode']}, {fields} fields"
         case "CatalogRegistered":
-            streams = json.loads(stored.body)["streams"]
+            streams = parse(stored.body)["streams"]
             named = sum("registered_at" not in stream for stream in streams)
             return f"{named} stream{'s' if named != 1 else ''} registered"
     return ""
@@ -75,10 +75,10 @@ def summary(stored: StoredEvent) -> str:
 def _blobs(view: StateView) -> dict[StreamDescriptor | None, Any]:
     if view.whole is None:
         return {
-            stream: json.loads(body)["stream"].get("stream_state")
+            stream: parse(body)["stream"].get("stream_state")
             for stream, body in view.streams.items()
         }
-    state = json.loads(view.whole)
+    state = parse(view.whole)
     if state.get("type") != "GLOBAL":
         return {None: state.get("data")}
     shared = state["global"]
@@ -128,18 +128,14 @@ def _item(items: list[Any], place: int) -> Any:
 def _step(path: str, key: str) -> str:
     plain = key.isidentifier()
     if not path:
-        return key if plain else f"[{json.dumps(key)}]"
-    return f"{path}.{key}" if plain else f"{path}[{json.dumps(key)}]"
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return key if plain else f"[{compact(key)}]"
+    return f"{path}.{key}" if plain else f"{path}[{compact(key)}]"
 
 
 def moved(change: Change) -> str:
     """What a value was and what it became."""
     if change.change == "added":
-        return f"-> {_compact(change.after)}"
+        return f"-> {compact(change.after)}"
     if change.change == "removed":
-        return f"{_compact(change.before)} ->"
-    return f"{_compact(change.before)} -> {_compact(change.after)}"
+        return f"{compact(change.before)} ->"
+    return f"{compact(change.before)} -> {compact(change.after)}"

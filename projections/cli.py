@@ -14,13 +14,15 @@ from eventstore.errors import (
     Invalid,
 )
 from eventstore.events import Pipeline
-from projections import audit
+from eventstore.identity import check_attribution
+from projections import audit, json_text
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.display import (
     event_as_json,
-    indented,
+    prepare_output,
     print_json,
+    print_json_text,
     print_rows,
     printable,
     rfc3339,
@@ -57,9 +59,15 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors are one line on stderr, exit code 2 for wrong usage, else 1."""
+    if sys.stderr is None:
+        sys.exit(1)
+    if sys.stdout is None:
+        _fail("there is no output to write to", 1)
+    prepare_output()
     try:
-        app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
+        sys.exit(code)
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -68,12 +76,14 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
     except Invalid as error:
         _fail(str(error), 2)
-    except EventStoreError as error:
+    except (EventStoreError, Stopped) as error:
         _fail(str(error), 1)
     except BrokenPipeError:
         # Python flushes stdout once more when it ends: give it somewhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(f"the output cannot be written: {error.strerror}", 1)
 
 
 @app.command()
@@ -95,16 +105,18 @@ def record(
     ] = False,
 ) -> None:
     """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
+    if sys.stdin is None:  # its number would soon be a file of the database's
+        raise Stopped("there is no input to read")
     pipeline = Pipeline(source, destination, table_prefix or "", connection or "")
     with connect(db, schema=schema) as store:
         _ = store.database.engine  # before the first line is taken: a database has to be there
-        run = run or store.run
+        actor, reason, run = check_attribution(actor or store.actor, reason, run or store.run)
         if catalog:
             text = _read_file(catalog)
             register_catalog(store, pipeline, text, actor=actor, reason=reason, run=run)
         recorder = Recorder(store, pipeline, emitted, actor, reason, run)
         try:
-            recorder.pump(sys.stdin.fileno(), sys.stdout.fileno())
+            recorder.pump(0, 1)
         except Stopped as stopped:
             _report(recorder)
             _fail(str(stopped), 128 + stopped.signal if stopped.signal else 1)
@@ -136,6 +148,7 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
     print_rows(
         ["version", "last event", "pipeline"],
         [[f"@{head.version}", _when(head.stored_at), str(pipeline)] for pipeline, head in rows],
+        whole=2,
         empty="no pipeline yet",
     )
 
@@ -178,21 +191,26 @@ def log(
             for stored in events:
                 print_json(event_as_json(stored))
             return
-        headings = ["version", "stored at (UTC)", "event", "stream", "actor", "run", "what"]
+        several = [] if len(store.pipelines()) == 1 else ["pipeline"]
+        headings = ["version", "stored at (UTC)", *several, "event", "stream", "what"]
+        headings += ["actor", "run", "reason"]
         rows = (
             [
                 f"@{stored.version}",
                 _when(stored.stored_at),
+                *(str(stored.pipeline) for _ in several),
                 stored.kind
-                + (f" ({stored.origin})" if stored.origin not in {None, "source"} else ""),
+                if stored.origin in {None, "source"}
+                else f"{stored.kind} ({stored.origin})",
                 str(stored.stream or ""),
+                audit.summary(stored),
                 stored.actor,
-                stored.run[-8:],
-                audit.summary(stored) + (f"  # {stored.reason}" if stored.reason else ""),
+                stored.run,
+                stored.reason or "",
             ]
             for stored in events
         )
-        print_rows(headings, rows, empty="no event matches")
+        print_rows(headings, rows, whole=2, empty="no event matches")
 
 
 @app.command()
@@ -218,8 +236,8 @@ def show(
         if value is not None and name != "body":
             print(f"{name:<13} {printable(str(value))}")
     print()
-    for line in indented(stored.body) if stored.body else ():
-        print(printable(line))
+    if stored.body:
+        print_json_text(json_text.indented(json_text.parse(stored.body)))
 
 
 @app.command()
@@ -238,7 +256,9 @@ def state(
     with connect(db, schema=schema, create=False) as store:
         pipeline = one(store, source, destination, table_prefix, connection)
         view = (
-            state_as_of(store, pipeline, parse_moment(at)) if at else latest_state(store, pipeline)
+            state_as_of(store, pipeline, parse_moment(at))
+            if at is not None
+            else latest_state(store, pipeline)
         )
     if table or json:
         rows = [
@@ -259,13 +279,18 @@ def state(
         print_rows(
             ["namespace", "stream", "state"],
             [
-                [(stream and stream.namespace) or "", stream.name if stream else "", body.decode()]
+                [
+                    (stream.namespace or "") if stream else "",
+                    stream.name if stream else "",
+                    body.decode(),
+                ]
                 for stream, _, body in rows
             ],
+            whole=0,
             empty="no state",
         )
     else:
-        print(view.state_file())
+        print_json_text(view.state_file())
 
 
 @app.command()
@@ -284,11 +309,11 @@ def catalog(
         pipeline = one(store, source, destination, table_prefix, connection)
         view = (
             catalog_as_of(store, pipeline, parse_moment(at))
-            if at
+            if at is not None
             else latest_catalog(store, pipeline)
         )
     if not table:
-        print(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
+        print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
         return
     print_rows(
         ["stream", "sync mode", "destination", "cursor", "primary key", "fields"],
@@ -303,6 +328,7 @@ def catalog(
             ]
             for descriptor, stream in view.by_descriptor.items()
         ],
+        whole=0,
         empty="no stream is registered",
     )
 
@@ -343,6 +369,7 @@ def diff(
             [change.change, str(change.stream or ""), change.path, audit.moved(change)]
             for change in changes
         ],
+        whole=1,
         empty=f"nothing changed from @{views[0].version} to @{views[1].version}",
     )
 
@@ -350,7 +377,8 @@ def diff(
 @app.command()
 def rebuild(db: Db, schema: Schema = None) -> None:
     """Fill the state and catalog tables anew from the log."""
-    connect(db, schema=schema, create=False).close()
+    with connect(db, schema=schema, create=False) as store:
+        _ = store.database.engine  # has to be there: this command makes no log
     with connect(db, schema=schema) as store:
         count = rebuild_tables(store)
     print(f"rebuilt the tables of {count} pipeline{'s' if count != 1 else ''}")

@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
+
+from projections import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from eventstore.events import StoredEvent
 
+_GAP = "  "
+_LEAST_WIDTH = 8
+"""Of a column; where there is less room, it is left out."""
 
-def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+
+def prepare_output() -> None:
+    """Print UTF-8 into pipes and what a terminal can show on it; log to stderr, line by line."""
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    else:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    for package in ("eventstore", "projections"):
+        logger = logging.getLogger(package)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"eventstore: {printable(record.getMessage())}"
+
+
+def print_rows(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, whole: int, empty: str
+) -> None:
     """Print rows: a table on a terminal, else lines with tabs between their columns.
 
-    The last column takes what room is left. `empty` is said on stderr when there are none.
+    The first `whole` columns are never cut. `empty` is said on stderr when there are no rows.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        printed = [print("\t".join(map(printable, row))) for row in rows]
-        if not printed:
-            print(empty, file=sys.stderr)
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in headings:
-        last = heading == headings[-1]
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if table.row_count:
-        console.print(table)
+    clean = ([printable(cell) for cell in row] for row in rows)
+    if not sys.stdout.isatty():
+        printed = [print("\t".join(row)) for row in clean]
     else:
+        printed = [print(line) for line in _table(headings, list(clean), whole)]
+    if not printed:
         print(empty, file=sys.stderr)
 
 
 def print_json(value: object) -> None:
     """Print one JSON line."""
-    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    print_json_text(json_text.compact(value))
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON exactly, or on a terminal so that it does no harm there."""
+    print(json_text.escaped(text) if sys.stdout.isatty() else text)
 
 
 def printable(text: str) -> str:
@@ -81,6 +104,30 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
     }
 
 
-def indented(body: bytes) -> Iterator[str]:
-    """The lines of a JSON body, indented for reading."""
-    yield from json.dumps(json.loads(body), indent=2, ensure_ascii=False).splitlines()
+def _table(headings: Sequence[str], rows: list[list[str]], whole: int) -> list[str]:
+    """The lines of a table as wide as the terminal, none if there are no rows."""
+    if not rows:
+        return []
+    wanted = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns
+    widths = wanted[:whole]
+    room -= sum(widths) + len(_GAP) * (whole - 1)
+    widths += _share(wanted[whole:], room)
+    return [_GAP.join(map(_cut, row, widths)).rstrip() for row in [list(headings), *rows]]
+
+
+def _share(wanted: Sequence[int], room: int) -> list[int]:
+    """Widths for columns that may be cut, the widest first; the last are left out if need be."""
+    columns = list(wanted)
+    while columns and sum(min(width, _LEAST_WIDTH) + len(_GAP) for width in columns) > room:
+        columns.pop()
+    room -= len(_GAP) * len(columns)
+    while columns and sum(columns) > room:
+        columns[columns.index(max(columns))] -= 1
+    return columns
+
+
+def _cut(cell: str, width: int) -> str:
+    if cell_len(cell) <= width:
+        return set_cell_size(cell, width)
+    return set_cell_size(cell, width - 1) + "…"

@@ -48,7 +48,8 @@ def create_or_take_over(db: Connection, store: EventStore) -> None:
         return
     adopted = sum(_adopt_states(db, store, table, rows[table]) for table in STATE_TABLES)
     adopted += _adopt_catalogs(db, store, rows[STREAMS_TABLE])
-    _log.info("took over %d rows of PyAirbyte's tables as the first events", adopted)
+    if adopted:
+        _log.info("took over %d rows of PyAirbyte's tables as the first events", adopted)
 
 
 def _make_ours(db: Connection, table: Table) -> list[dict[str, Any]]:

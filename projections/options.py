@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +24,7 @@ Db = Annotated[
 ]
 Schema = Annotated[str | None, typer.Option(help="Where the tables are, on PostgreSQL.")]
 Source = Annotated[str | None, typer.Option(help="The pipeline's source.")]
-Destination = Annotated[str | None, typer.Option(help="Its destination, if it is no cache.")]
+Destination = Annotated[str | None, typer.Option(help="Its destination; '' for a cache.")]
 Prefix = Annotated[str | None, typer.Option(help="The prefix of the cache's tables.")]
 Connection = Annotated[str | None, typer.Option(help="Tells two configurations apart.")]
 At = Annotated[
@@ -57,7 +58,7 @@ def matching(
         pipeline
         for pipeline in store.pipelines()
         if source in {None, pipeline.source}
-        and destination in {None, pipeline.destination}
+        and destination in {None, pipeline.destination or ""}
         and table_prefix in {None, pipeline.table_prefix}
         and connection in {None, pipeline.connection}
     ]
@@ -74,18 +75,27 @@ def one(
     found = matching(store, source, destination, table_prefix, connection)
     if len(found) == 1:
         return found[0]
-    there = "; ".join(_options(pipeline) for pipeline in found or store.pipelines())
+    there = found or store.pipelines()
     if not there:
         raise StoreUnavailable("the log is empty; record a state into it first")
     problem = "several pipelines match, name one" if found else "no such pipeline, there are"
-    raise InvalidPipeline(f"{problem}: {there}")
+    raise InvalidPipeline(f"{problem}: {'; '.join(_spelled(there))}")
 
 
-def _options(pipeline: Pipeline) -> str:
-    named = {
-        "source": pipeline.source,
-        "destination": pipeline.destination,
-        "table-prefix": pipeline.table_prefix,
-        "connection": pipeline.connection,
-    }
-    return " ".join(f"--{name} {value}" for name, value in named.items() if value)
+def _spelled(pipelines: list[Pipeline]) -> list[str]:
+    """The options that tell each pipeline from the others; a cache has the destination ''."""
+    names = [
+        {
+            "--source": pipeline.source,
+            "--destination": pipeline.destination or "",
+            "--table-prefix": pipeline.table_prefix,
+            "--connection": pipeline.connection,
+        }
+        for pipeline in pipelines
+    ]
+    telling = {option for option in names[0] if len({each[option] for each in names}) > 1}
+    telling.add("--source")
+    return [
+        " ".join(f"{option} {shlex.quote(each[option])}" for option in each if option in telling)
+        for each in names
+    ]

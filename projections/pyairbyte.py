@@ -16,7 +16,7 @@ from airbyte.shared.state_providers import StateProviderBase
 from airbyte.shared.state_writers import StateWriterBase
 
 from eventstore.errors import InvalidEvent
-from eventstore.identity import uuid7
+from eventstore.identity import fresh_run
 from projections import backends, providers
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _with_named_runs(cache_class: type[CacheBase], given_run: str | None) -> typ
             catalog_provider: CatalogProvider,
             state_writer: StateWriterBase | None = None,
         ) -> SqlProcessorBase:
-            run = given_run or uuid7().hex
+            run = given_run or fresh_run()
             self._catalog_backend._run = self._state_backend._run = run
             if isinstance(state_writer, SqlStateWriter):
                 # PyAirbyte passes the cache's class name here (defect 16).

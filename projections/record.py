@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,21 +54,23 @@ class Recorder:
     reason: str | None = None
     run: str | None = None
     passed: Passed = field(default_factory=Passed)
-    _terminated: bool = False
+    _signal: int | None = None
     _waiting: bool = False
 
     def pump(self, source: int, sink: int) -> None:
         """Pass every line on, byte for byte, until the input ends.
 
-        Raises Stopped before that when the sink is closed, the database fails or SIGTERM comes;
+        Raises Stopped before that when the sink is closed, the database fails or a signal comes;
         then every line before the one it names was passed on.
         """
-        before = signal.signal(signal.SIGTERM, self._terminate)
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._interrupt) for number in signals]
         try:
             for lines in self._read(source):
                 self._pass_on(lines, sink)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
 
     def _read(self, source: int) -> Iterator[list[bytes]]:
         """Yield the whole lines of each chunk, and at the end what stands behind the last one."""
@@ -83,43 +86,55 @@ class Recorder:
             yield [rest]
 
     def _wait_for(self, source: int) -> bytes:
+        try:
+            with self._interruptible():
+                return os.read(source, _CHUNK)
+        except OSError as error:
+            raise Stopped(f"the input cannot be read: {error.strerror}") from error
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let a signal end what only waits; otherwise it ends the work between two lines."""
         self._waiting = True
         try:
-            if self._terminated:
-                raise _terminated()
-            return os.read(source, _CHUNK)
+            self._stop_if_interrupted()
+            yield
         finally:
             self._waiting = False
 
-    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
-        # Between two lines, or at once while there is nothing to do but wait for one.
-        self._terminated = True
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
         if self._waiting:
-            raise _terminated()
+            self._stop_if_interrupted()
+
+    def _stop_if_interrupted(self) -> None:
+        if self._signal is not None:
+            name = signal.Signals(self._signal).name
+            raise Stopped(f"stopped by {name}", signal=self._signal)
 
     def _pass_on(self, lines: list[bytes], sink: int) -> None:
         """Record the states among the lines, each before its line leaves."""
         done: list[bytes] = []
         try:
             for line in lines:
-                if self._terminated:
-                    raise _terminated()
+                self._stop_if_interrupted()
+                self._record(line.strip(), self.passed.lines + 1)
                 self.passed.lines += 1
-                self._record(line)
                 done.append(line)
         finally:
-            _write(sink, b"".join(done))
+            self._write(sink, b"".join(done))
 
-    def _record(self, line: bytes) -> None:
-        message = line.strip()
-        if not _may_be_state(message):
-            if message and (message[:1] != b"{" or message[-1:] != b"}"):
-                self.passed.not_json += 1
+    def _record(self, message: bytes, number: int) -> None:
+        if not message:
             return
         try:
             parsed = orjson.loads(message)
         except orjson.JSONDecodeError as error:
-            self._refuse(message, error)
+            # A state that is no strict JSON is a lost state, and no mere noise.
+            if re.match(rb'\{.*"type"\s*:\s*"STATE"', message, re.DOTALL):
+                self.passed.invalid.append(f"line {number}: not strict JSON: {error}")
+            else:
+                self.passed.not_json += 1
             return
         if not isinstance(parsed, dict) or parsed.get("type") != "STATE":
             return
@@ -129,34 +144,20 @@ class Recorder:
                 self.pipeline, kind(message), actor=self.actor, reason=self.reason, run=self.run
             )
         except InvalidEvent as error:
-            self.passed.invalid.append(f"line {self.passed.lines}: {error}")
+            self.passed.invalid.append(f"line {number}: {error}")
         except StoreUnavailable as error:
             raise Stopped(
-                f"line {self.passed.lines} and what follows it were not passed on: {error}"
+                f"line {number} and what follows it were not passed on: {error}"
             ) from error
         else:
             self.passed.states += 1
 
-    def _refuse(self, message: bytes, error: orjson.JSONDecodeError) -> None:
-        """Tell a state that is not strict JSON from a line that is no JSON at all."""
-        if re.match(rb'\{.*"type"\s*:\s*"STATE"', message, re.DOTALL):
-            self.passed.invalid.append(f"line {self.passed.lines}: not strict JSON: {error}")
-        else:
-            self.passed.not_json += 1
-
-
-def _may_be_state(message: bytes) -> bool:
-    """Whether a line has to be parsed: the word stands in it, or letters that are escaped."""
-    return b'"STATE"' in message or b"\\u" in message
-
-
-def _terminated() -> Stopped:
-    return Stopped("terminated (SIGTERM)", signal=signal.SIGTERM)
-
-
-def _write(sink: int, data: bytes) -> None:
-    try:
-        while data:
-            data = data[os.write(sink, data) :]
-    except BrokenPipeError as error:
-        raise Stopped("whoever read the output is gone") from error
+    def _write(self, sink: int, data: bytes) -> None:
+        try:
+            while data:
+                with self._interruptible():
+                    data = data[os.write(sink, data) :]
+        except BrokenPipeError as error:
+            raise Stopped("whoever read the output is gone") from error
+        except OSError as error:
+            raise Stopped(f"the output cannot be written: {error.strerror}") from error

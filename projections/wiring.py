@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -68,12 +69,15 @@ def _engine_source(
 def _open(database: str | Path | URL, *, create: bool) -> Engine:
     url = database if isinstance(database, URL) else _url(database)
     dialect = dialect_of(url)
-    if not create and url.get_backend_name() != "postgresql":
-        path = Path(url.database or "")
-        if not path.is_file():
-            raise NotAnEventStore(f"there is no database at {path}; record a state into it first")
+    in_file = url.get_backend_name() != "postgresql"
+    if in_file and not create and not os.path.isfile(url.database or ""):  # noqa: PTH113 - Path raises
+        raise NotAnEventStore(
+            f"there is no database at {url.database!r}; record a state into it first"
+        )
     try:
         return dialect.open_engine(url, create=create)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     except (ImportError, NoSuchModuleError) as error:
         name = url.get_backend_name()
         extra = {"postgresql": "postgres"}.get(name, name)
@@ -93,7 +97,7 @@ def _url(database: str | Path) -> URL:
 
 
 def _is_duckdb(path: Path) -> bool:
-    if not path.is_file() or not path.stat().st_size:
-        return path.suffix in (".duckdb", ".ddb")
+    if not os.path.isfile(path) or not path.stat().st_size:  # noqa: PTH113 - Path raises
+        return path.suffix in {".duckdb", ".ddb"}
     with path.open("rb") as file:
         return file.read(12)[8:] == b"DUCK"

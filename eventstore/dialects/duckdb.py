@@ -75,6 +75,8 @@ def lock_schema(db: Connection) -> None:
 def verdict(error: DBAPIError) -> Verdict:
     """Go by DuckDB's words: it has no error codes."""
     message = str(error.orig)
+    if "Could not set lock" in message:  # "Conflicting lock is held": by another process, for long
+        return "refused"
     if isinstance(error, IntegrityError) or "onflict" in message or "Failed to commit" in message:
         return "conflict"
     return "refused"
