@@ -1,0 +1,235 @@
+"""How fast the drop-in writes beside PyAirbyte's own, the past is read, and the package imports.
+
+Two sides take turns in one run, A B A B, each time on a fresh database and with the same work; what
+counts is the ratio of the medians. All numbers go to $BENCH_JSON, or to ./bench-results.json.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from eventstore import EventStore, Pipeline
+from projections import SqlStateBackend, state_as_of
+from tests.messages import saved, stream_state
+from tests.read_side.sql_config import SqlConfig
+from tests.servers import Postgres
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
+
+WRITE_ROUNDS = 5
+WRITES = 300
+WRITTEN_STREAMS = 10
+
+PAST_EVENTS = 100_000
+PAST_STREAMS = 200
+PAST_BATCH = 5_000
+PAST_ROUNDS = 15
+
+IMPORT_ROUNDS = 15
+
+SHOP = Pipeline("source-shop")
+PACKAGES = ("airbyte", "airbyte-eventstore", "duckdb", "duckdb-engine", "psycopg", "sqlalchemy")
+
+
+@pytest.fixture(scope="module")
+def results():
+    found = {}
+    yield found
+    document = {
+        "results": found,
+        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }
+    path = Path(os.environ.get("BENCH_JSON", "bench-results.json"))
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+@pytest.fixture(scope="module")
+def durable_server():
+    """PostgreSQL that does not acknowledge what is not on disk."""
+    with Postgres() as server:
+        admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
+        with admin.connect() as db:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                db.execute(text(f"ALTER SYSTEM SET {setting} = on"))
+            db.execute(text("SELECT pg_reload_conf()"))
+        admin.dispose()
+        yield server
+
+
+@pytest.fixture
+def fresh_url(request, tmp_path):
+    """What gives the URL of another empty database of a kind, each time it is called."""
+    numbers = count()
+
+    def fresh(kind):
+        if kind != "postgresql":
+            return f"{kind}:///{tmp_path / f'{next(numbers)}.db'}"
+        server = request.getfixturevalue("durable_server")
+        name = f"bench_{time.time_ns()}"
+        admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
+        with admin.connect() as db:
+            assert db.scalar(text("SHOW fsync")) == "on"
+            db.execute(text(f"CREATE DATABASE {name}"))
+        admin.dispose()
+        return server.url(name)
+
+    return fresh
+
+
+def states_per_second(backend):
+    from airbyte_protocol.models import AirbyteStateMessage  # noqa: PLC0415 - not for the imports
+
+    writer = backend.get_state_writer(SHOP.source)
+    messages = [
+        AirbyteStateMessage.model_validate_json(
+            stream_state(f"stream_{number % WRITTEN_STREAMS}", {"cursor": "2026", "n": number})
+        )
+        for number in range(WRITTEN_STREAMS + WRITES)
+    ]
+    for message in messages[:WRITTEN_STREAMS]:
+        writer.write_state(message)
+    start = time.perf_counter()
+    for message in messages[WRITTEN_STREAMS:]:
+        writer.write_state(message)
+    return WRITES / (time.perf_counter() - start)
+
+
+def drop_in_on_its_own_engine(url):
+    backend = SqlStateBackend(url)
+    rate = states_per_second(backend)
+    backend._store.close()
+    return rate
+
+
+def drop_in_on_pyairbytes_engine(url):
+    config = SqlConfig(url)
+    rate = states_per_second(SqlStateBackend(config))
+    config.dispose_engine()
+    return rate
+
+
+def pyairbytes_own(url):
+    from airbyte.caches._state_backend import SqlStateBackend as Own  # noqa: PLC0415 - not needed
+    # by the other measurements, and slow to import
+
+    config = SqlConfig(url)
+    rate = states_per_second(Own(config))
+    config.dispose_engine()
+    return rate
+
+
+@pytest.mark.parametrize(
+    ("kind", "drop_in", "target"),
+    [
+        pytest.param("sqlite", drop_in_on_its_own_engine, 5.0, id="sqlite"),
+        pytest.param("duckdb", drop_in_on_pyairbytes_engine, 2.5, id="duckdb"),
+        pytest.param("postgresql", drop_in_on_pyairbytes_engine, 2.5, id="postgresql, fsync on"),
+    ],
+)
+def test_a_state_is_written_several_times_as_fast_as_by_pyairbyte(
+    results, fresh_url, kind, drop_in, target
+):
+    ours, theirs = [], []
+    for _ in range(WRITE_ROUNDS):
+        ours.append(drop_in(fresh_url(kind)))
+        theirs.append(pyairbytes_own(fresh_url(kind)))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    results[f"write_state, {kind}"] = {
+        "unit": "states per second",
+        "ours": round(statistics.median(ours), 1),
+        "pyairbyte": round(statistics.median(theirs), 1),
+        "ratio": round(ratio, 2),
+        "target": f">= {target}",
+        "rounds": {"ours": rounded(ours, 1), "pyairbyte": rounded(theirs, 1)},
+    }
+    assert ratio >= target
+
+
+@pytest.fixture(scope="module", params=["sqlite", "duckdb", "postgresql"])
+def long_history(request, results, tmp_path_factory):
+    """A bare log, without the tables a moment in the past does not look at."""
+    kind = request.param
+    if kind == "postgresql":
+        url = request.getfixturevalue("durable_server").url()
+    else:
+        url = f"{kind}:///{tmp_path_factory.mktemp('past') / 'log.db'}"
+    engine = create_engine(url)
+    start = time.perf_counter()
+    store = EventStore(engine)
+    for first in range(0, PAST_EVENTS, PAST_BATCH):
+        numbers = range(first, first + PAST_BATCH)
+        store.append(SHOP, *(saved(f"s{n % PAST_STREAMS}", {"cursor": n}) for n in numbers))
+    results[f"append in batches of {PAST_BATCH}, {kind}"] = {
+        "unit": "events per second",
+        "ours": round(PAST_EVENTS / (time.perf_counter() - start)),
+    }
+    yield kind, store
+    engine.dispose()
+
+
+@pytest.mark.parametrize("named_by", ["version", "time"])
+def test_the_past_is_read_as_fast_as_the_present(results, long_history, named_by):
+    kind, store = long_history
+    versions = {percent: PAST_EVENTS * percent // 100 for percent in (1, 50, 100)}
+    moments = {
+        percent: version if named_by == "version" else store.event(SHOP, version).stored_at
+        for percent, version in versions.items()
+    }
+    seconds = {percent: [] for percent in moments}
+    for _ in range(PAST_ROUNDS):
+        for percent, moment in moments.items():
+            start = time.perf_counter()
+            view = state_as_of(store, SHOP, moment)
+            seconds[percent].append(time.perf_counter() - start)
+            assert (view.version, len(view.streams)) == (versions[percent], PAST_STREAMS)
+    medians = {percent: statistics.median(taken) for percent, taken in seconds.items()}
+    ratio = max(medians.values()) / min(medians.values())
+    results[f"state_as_of by {named_by}, {kind}"] = {
+        "unit": "milliseconds",
+        **{f"at {percent} %": round(median * 1000, 2) for percent, median in medians.items()},
+        "ratio": round(ratio, 2),
+        "target": "<= 1.5",
+    }
+    assert ratio <= 1.5
+
+
+def test_importing_eventstore_costs_little_more_than_importing_sqlalchemy(results):
+    ours, theirs = [], []
+    seconds_to_import("eventstore"), seconds_to_import("sqlalchemy")
+    for _ in range(IMPORT_ROUNDS):
+        ours.append(seconds_to_import("eventstore"))
+        theirs.append(seconds_to_import("sqlalchemy"))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    results["import eventstore"] = {
+        "unit": "seconds of a process",
+        "ours": round(statistics.median(ours), 4),
+        "sqlalchemy": round(statistics.median(theirs), 4),
+        "ratio": round(ratio, 2),
+        "target": "<= 1.3",
+        "rounds": {"ours": rounded(ours, 4), "sqlalchemy": rounded(theirs, 4)},
+    }
+    assert ratio <= 1.3
+
+
+def seconds_to_import(package):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+    return time.perf_counter() - start
+
+
+def rounded(values, digits):
+    return [round(value, digits) for value in values]

@@ -1,0 +1,105 @@
+"""Whatever bytes come in go out again, and only what is a state is recorded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventstore import Pipeline
+from projections import connect
+from projections.record import Recorder
+from tests.messages import envelope, stream_state
+
+DATA = Path(__file__).parent / "data"
+CAPTURED = [
+    line
+    for name in ("faker.jsonl", "declarative.jsonl")
+    for line in (DATA / name).read_bytes().splitlines(keepends=True)
+]
+
+STATES = [
+    envelope(stream_state("orders", {"cursor": cursor})).encode() + end
+    for cursor in range(3)
+    for end in (b"\n", b"\r\n")
+]
+
+_sources = (f"source-{number}" for number in count())
+
+
+@st.composite
+def damaged(draw) -> bytes:
+    """A line of a connector's output with something cut out and something else put in."""
+    line = draw(st.sampled_from([*CAPTURED, *STATES]))
+    start = draw(st.integers(0, len(line)))
+    end = draw(st.integers(start, len(line)))
+    return line[:start] + draw(st.binary(max_size=6)) + line[end:]
+
+
+anything = (
+    st.binary(max_size=50) | damaged() | st.sampled_from([b"\n", b"\r\n", b"{}\n", b"\x00\n"])
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with connect(tmp_path_factory.mktemp("bytes") / "state.db") as store:
+        yield store
+
+
+def pass_through(recorder: Recorder, pieces: list[bytes]) -> bytes:
+    """Pump the pieces, each written by itself, from one pipe to another."""
+    into, source = os.pipe()
+    sink, out_of = os.pipe()
+    came_out: list[bytes] = []
+
+    def feed():
+        for piece in pieces:
+            os.write(source, piece)
+        os.close(source)
+
+    def drain():
+        while piece := os.read(sink, 1 << 16):
+            came_out.append(piece)
+
+    others = [threading.Thread(target=feed), threading.Thread(target=drain)]
+    for thread in others:
+        thread.start()
+    try:
+        recorder.pump(into, out_of)
+    finally:
+        os.close(into)
+        os.close(out_of)
+        for thread in others:
+            thread.join()
+        os.close(sink)
+    return b"".join(came_out)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(anything, max_size=20))
+def test_any_bytes_come_out_as_they_went_in(store, pieces):
+    recorder = Recorder(store, Pipeline(next(_sources)))
+    assert pass_through(recorder, pieces) == b"".join(pieces)
+    lines = b"".join(pieces).split(b"\n")
+    assert recorder.passed.lines == len(lines) - (not lines[-1])
+    stored = list(store.history(recorder.pipeline))
+    assert recorder.passed.states == len(stored)
+    rest = iter(lines)
+    for event in stored:
+        assert any(event.body in line for line in rest), "each body is cut from a line of its own"
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(STATES) | st.binary(max_size=30).map(lambda b: b + b"\n")))
+def test_no_state_is_missed_whatever_stands_around_it(store, lines):
+    recorder = Recorder(store, Pipeline(next(_sources)))
+    pass_through(recorder, lines)
+    states = [line.strip() for line in lines if line in STATES]
+    bodies = [event.body for event in store.history(recorder.pipeline)]
+    assert [envelope(body.decode()).encode() for body in bodies] == states

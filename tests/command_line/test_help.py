@@ -1,0 +1,54 @@
+"""Every command and option is explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.command_line.shell import run
+
+ONE_PIPELINE = {"--source", "--destination", "--table-prefix", "--connection"}
+DATABASE = {"--db", "EVENTSTORE_DB", "--schema"}
+
+OPTIONS = {
+    "record": DATABASE | ONE_PIPELINE | {"--catalog", "--actor", "--run", "--reason", "--emitted"},
+    "pipelines": DATABASE | {"--json"},
+    "log": DATABASE
+    | ONE_PIPELINE
+    | {"--stream", "--namespace", "--since", "--until", "--kind", "--actor", "--run"}
+    | {"-n", "--json"},
+    "show": DATABASE | ONE_PIPELINE | {"@VERSION", "--json"},
+    "state": DATABASE | ONE_PIPELINE | {"--at", "--table", "--json"},
+    "catalog": DATABASE | ONE_PIPELINE | {"--at", "--table"},
+    "diff": DATABASE | ONE_PIPELINE | {"A", "B", "--json"},
+    "rebuild": DATABASE,
+    "demo": set(),
+}
+
+
+def test_the_command_alone_prints_help():
+    alone = run()
+    assert (alone.code, alone.err) == (0, "")
+    assert all(command in alone.out for command in OPTIONS)
+
+
+def test_help_lists_every_command(eventstore):
+    listed = eventstore("--help")
+    assert listed.code == 0
+    for command in OPTIONS:
+        assert f"\n  {command} " in listed.out
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_of_a_command_names_every_option(command, eventstore):
+    done = eventstore(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    words = done.out.replace("]", " ").replace(";", " ").split()
+    assert OPTIONS[command] <= set(words)
+
+
+@pytest.mark.parametrize("command", [command for command in OPTIONS if command != "demo"])
+def test_help_says_how_to_name_a_database(command, eventstore):
+    text = eventstore(command, "--help").out
+    assert "SQLite" in text
+    assert "DuckDB" in text
+    assert "URL" in text

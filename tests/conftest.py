@@ -1,0 +1,105 @@
+"""Every database the project promises to work on, fresh for each test or each module."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+from sqlalchemy import create_engine, make_url, text
+
+from eventstore.dialects import dialect_of
+from projections import connect
+from tests.servers import NoBinaries, Postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from eventstore import EventStore
+
+DATABASES = ("sqlite", "duckdb", "postgresql")
+
+_names = (f"test_{number}" for number in count())
+
+settings.register_profile("quick", deadline=None, max_examples=20, print_blob=True)
+settings.load_profile("quick")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(capability): skipped where the database's dialect has no such capability"
+    )
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgres]:
+    """A server for the whole run; skips without its binaries, and fails where CI is set."""
+    try:
+        server = Postgres()
+    except NoBinaries as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database; each test that asks for it runs once per database."""
+    for mark in request.node.iter_markers("needs"):
+        _skip_without(request.param, *mark.args)
+    with _fresh(request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """An engine of the user's own on the database."""
+    engine = create_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[EventStore]:
+    """A store on the database."""
+    with connect(database) as store:
+        yield store
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def shared_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EventStore]:
+    """One store for all tests of a module: they append to pipelines of their own, or nothing."""
+    with _fresh(request, tmp_path_factory.mktemp("shared")) as url, connect(url) as store:
+        yield store
+
+
+def _skip_without(name: str, *capabilities: str) -> None:
+    dialect = dialect_of(make_url(f"{name}://"))
+    for capability in capabilities:
+        if getattr(dialect, capability) is None or getattr(dialect, capability) is False:
+            pytest.skip(f"{name} lacks {capability}: the reason is in its dialect")
+
+
+@contextmanager
+def _fresh(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    if request.param != "postgresql":
+        yield f"{request.param}:///{folder / 'state.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgresql")
+    name = next(_names)
+    admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
+    with admin.connect() as db:
+        db.execute(text(f"CREATE DATABASE {name} STRATEGY FILE_COPY"))
+        yield server.url(name)
+        db.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()

@@ -1,0 +1,186 @@
+"""Reading: histories in pages, the log of all pipelines, heads, and the tail."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event
+
+from eventstore import EventStore, Pipeline, StateCleared, StateSaved, UnknownVersion
+from projections import connect
+from tests.messages import emitted, global_state, saved
+
+SHOP = Pipeline("source-shop")
+BANK = Pipeline("source-bank")
+LAKE = Pipeline("source-shop", "destination-lake")
+
+MANY = 2500  # more than two pages
+
+
+@pytest.fixture
+def busy(store):
+    """Three pipelines, their events interleaved."""
+    store.append(SHOP, saved("users", {"cursor": 1}), actor="ann", run="monday")
+    store.append(BANK, saved("users", {"cursor": 1}, "audit"), actor="bob", run="monday")
+    store.append(SHOP, saved("orders", {"cursor": 2}), actor="ann", run="tuesday")
+    store.append(LAKE, *emitted(2), actor="bob", run="tuesday")
+    store.append(SHOP, StateCleared(), StateSaved(global_state({"lsn": 1})), run="wednesday")
+    return store
+
+
+def test_a_history_of_many_pages_is_read_whole_and_oldest_first(store):
+    appended = store.append(SHOP, *emitted(MANY))
+    assert list(store.history(SHOP)) == appended
+
+
+@pytest.mark.parametrize(
+    ("after", "up_to"),
+    [(0, 0), (0, 1), (7, None), (998, 1001), (1000, 2000), (999, 2000), (2499, None), (2500, None)],
+)
+def test_a_history_is_bounded_by_versions(shared_store, after, up_to):
+    pipeline = Pipeline("source-bounded")
+    if not shared_store.head(pipeline).version:
+        shared_store.append(pipeline, *emitted(MANY))
+    versions = [
+        stored.version for stored in shared_store.history(pipeline, after=after, up_to=up_to)
+    ]
+    assert versions == list(range(after + 1, (MANY if up_to is None else up_to) + 1))
+
+
+def test_an_unknown_pipeline_has_an_empty_history(store):
+    assert list(store.history(SHOP)) == []
+
+
+def test_between_pages_no_connection_is_held(engine):
+    in_use = []
+    event.listen(engine, "checkout", lambda *_: in_use.append("connection"))
+    event.listen(engine, "checkin", lambda *_: in_use.pop())
+    store = connect(engine)
+    store.append(SHOP, *emitted(1500))
+
+    history = store.history(SHOP)
+    for _ in range(1200):
+        next(history)
+    assert in_use == []
+
+
+def test_a_reader_between_pages_sees_what_was_appended_meanwhile(store):
+    store.append(SHOP, *emitted(1000))
+    history = store.history(SHOP)
+    next(history)
+    store.append(SHOP, *emitted(5))
+    assert [stored.version for stored in history] == list(range(2, 1006))
+
+
+def test_one_event_is_read_by_its_version(busy):
+    second = list(busy.history(SHOP))[1]
+    assert busy.event(SHOP, 2) == second
+
+
+@pytest.mark.parametrize("version", [-1, 0, 5])
+def test_a_version_outside_the_history_is_unknown(busy, version):
+    with pytest.raises(UnknownVersion, match=rf"no version {version}: .* 1 to 4"):
+        busy.event(SHOP, version)
+
+
+def test_a_history_that_has_not_begun_has_no_version_at_all(store):
+    with pytest.raises(UnknownVersion, match="there are no events"):
+        store.event(SHOP, 1)
+
+
+def test_pipelines_are_listed_in_the_order_of_their_first_event(busy):
+    assert busy.pipelines() == [SHOP, BANK, LAKE]
+
+
+def test_heads_are_the_versions_that_histories_have_reached(busy):
+    assert busy.heads() == {SHOP: 4, BANK: 1, LAKE: 2}
+
+
+def test_the_log_reads_all_pipelines_by_time(busy):
+    log = list(busy.log())
+    assert [(stored.pipeline, stored.version) for stored in log] == [
+        (SHOP, 1),
+        (BANK, 1),
+        (SHOP, 2),
+        (LAKE, 1),
+        (LAKE, 2),
+        (SHOP, 3),
+        (SHOP, 4),
+    ]
+
+
+def test_a_log_of_many_pages_breaks_ties_by_pipeline_and_version(engine):
+    store = EventStore(engine, clock=lambda: 1_000_000)
+    for pipeline in (SHOP, BANK):
+        store.append(pipeline, *emitted(1200))
+    log = list(store.log())
+    places = [(stored.stored_at, stored.pipeline == BANK, stored.version) for stored in log]
+    assert places == sorted(places)
+    assert len(set(places)) == 2400
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"among": [SHOP]}, [(SHOP, 1), (SHOP, 2), (SHOP, 3), (SHOP, 4)]),
+        ({"among": [BANK, LAKE]}, [(BANK, 1), (LAKE, 1), (LAKE, 2)]),
+        ({"among": []}, []),
+        ({"stream": "users"}, [(SHOP, 1), (BANK, 1), (LAKE, 1), (LAKE, 2)]),
+        ({"namespace": "audit"}, [(BANK, 1)]),
+        ({"stream": "orders", "namespace": "audit"}, []),
+        ({"kind": "StateCleared"}, [(SHOP, 3)]),
+        ({"kind": "StateSaved", "stream": "users"}, [(SHOP, 1), (BANK, 1)]),
+        ({"actor": "bob"}, [(BANK, 1), (LAKE, 1), (LAKE, 2)]),
+        ({"run": "tuesday"}, [(SHOP, 2), (LAKE, 1), (LAKE, 2)]),
+        ({"actor": "bob", "run": "monday"}, [(BANK, 1)]),
+        ({"stream": "nobody"}, []),
+        ({"last": 2}, [(SHOP, 3), (SHOP, 4)]),
+        ({"last": 1, "stream": "users"}, [(LAKE, 2)]),
+        ({"last": 100, "actor": "ann"}, [(SHOP, 1), (SHOP, 2)]),
+        ({"after": {SHOP: 4, BANK: 1}}, [(LAKE, 1), (LAKE, 2)]),
+        ({"after": {SHOP: 2, BANK: 1, LAKE: 1}, "kind": "StateSaved"}, [(SHOP, 4)]),
+        ({"after": {SHOP: 9, BANK: 9, LAKE: 9}}, []),
+    ],
+    ids=str,
+)
+def test_the_log_is_filtered(busy, filters, expected):
+    assert [(stored.pipeline, stored.version) for stored in busy.log(**filters)] == expected
+
+
+def test_the_newest_of_the_tail_are_read_with_after_and_last(busy):
+    tail = busy.log(after={SHOP: 1}, last=2)
+    assert [(stored.pipeline, stored.version) for stored in tail] == [(SHOP, 3), (SHOP, 4)]
+
+
+def test_since_and_until_are_inclusive(busy):
+    log = list(busy.log())
+    between = busy.log(since=log[2].stored_at, until=log[4].stored_at)
+    assert list(between) == log[2:5]
+
+
+def test_an_instant_later_than_an_event_leaves_it_out(busy):
+    log = list(busy.log())
+    instant = timedelta(microseconds=1)
+    between = busy.log(since=log[2].stored_at + instant, until=log[4].stored_at - instant)
+    assert list(between) == log[3:4]
+
+
+def test_after_the_heads_comes_exactly_what_was_appended_since(busy):
+    heads = busy.heads()
+    assert list(busy.log(after=heads)) == []
+    new = Pipeline("source-new")
+    appended = [
+        *busy.append(BANK, saved("users", {})),
+        *busy.append(new, saved("users", {})),
+        *busy.append(SHOP, *emitted(3)),
+    ]
+    assert list(busy.log(after=heads)) == appended
+
+
+def test_a_tail_of_many_pages_is_whole_and_by_time(store):
+    appended = [
+        stored
+        for _ in range(3)
+        for name in (SHOP, BANK)
+        for stored in store.append(name, *emitted(450))
+    ]
+    assert list(store.log(after={})) == appended

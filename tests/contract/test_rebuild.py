@@ -1,0 +1,159 @@
+"""Rebuilding: the tables filled anew from the log are the tables of before."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from eventstore import Pipeline, StateCleared, StateSaved, StreamDescriptor
+from projections import (
+    CachedStream,
+    CacheStreamStateModel,
+    CatalogView,
+    DestinationStreamStateModel,
+    StateView,
+    connect,
+    latest_catalog,
+    latest_state,
+    rebuild,
+    register_catalog,
+    replay,
+)
+from tests.interruptions import everywhere
+from tests.messages import catalog, configured_stream, global_state, legacy_state, saved
+
+PIPELINES = [
+    Pipeline("source-shop"),
+    Pipeline("source-shop", table_prefix="a_"),
+    Pipeline("source-shop", "destination-lake"),
+    Pipeline("source-shop", "destination-lake", connection="eu"),
+    Pipeline("source-bank"),
+]
+SHOP = PIPELINES[0]
+
+TABLES = [
+    model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)
+]
+
+
+@pytest.fixture
+def shop(store):
+    """Pipelines with every type of state, types changed, streams cleared, catalogs registered."""
+    for pipeline in PIPELINES:
+        register_catalog(store, pipeline, catalog(configured_stream("users", sync_id=1)))
+        store.append(pipeline, StateSaved(legacy_state({"users": 1})))
+        store.append(pipeline, saved("users", {"cursor": 1}), saved("users", {"cursor": 2}, ""))
+    store.append(PIPELINES[1], StateSaved(global_state({"lsn": 1})))
+    store.append(PIPELINES[2], StateCleared(StreamDescriptor("users", "")))
+    store.append(PIPELINES[3], StateCleared(), saved("users", {"cursor": 3}, "audit"))
+    store.append(PIPELINES[4], StateCleared())
+    register_catalog(store, SHOP, catalog(configured_stream("users", columns=["name"], sync_id=2)))
+    return store
+
+
+def test_rebuilding_leaves_every_row_as_it_was(shop):
+    before = rows(shop)
+    rebuild(shop)
+    assert rows(shop) == before
+
+
+def test_rebuilding_says_how_many_pipelines_it_read(shop):
+    assert rebuild(shop) == len(PIPELINES)
+
+
+def test_rebuilding_an_empty_log_is_possible(store):
+    assert rebuild(store) == 0
+    assert rows(store) == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: table.delete(),
+        lambda table: table.update().values(stream_name="broken"),
+        lambda table: table.delete().where(table.c.stream_namespace.is_(None)),
+        lambda table: table.update().values(version=7),
+    ],
+    ids=["emptied", "changed", "some removed", "versions changed"],
+)
+def test_rebuilding_repairs_the_tables(shop, damage):
+    before = rows(shop)
+    with shop.database.engine.begin() as db:
+        for table in TABLES:
+            db.execute(damage(table))
+    assert rows(shop) != before
+    rebuild(shop)
+    assert rows(shop) == before
+
+
+def test_rebuilding_leaves_rows_alone_that_somebody_else_wrote(shop):
+    theirs = [
+        {"source_name": "theirs", "stream_name": "t", "table_name": "t", "state_json": "{}"},
+        {"destination_name": "theirs", "source_name": "theirs", "stream_name": "t"},
+        {"source_name": "theirs", "stream_name": "t", "table_name": "t", "catalog_metadata": "{}"},
+    ]
+    with shop.database.engine.begin() as db:
+        for table, row in zip(TABLES, theirs, strict=True):
+            db.execute(table.insert(), row)
+    before = rows(shop)
+    rebuild(shop)
+    assert rows(shop) == before
+
+
+def test_what_is_appended_anywhere_in_a_rebuild_is_in_the_tables_afterwards(database):
+    with connect(database) as one, connect(database) as other:
+        one.append(SHOP, saved("users", {"cursor": 0}), saved("orders", {"cursor": 0}))
+        for interruption in everywhere(at_most=12):
+            begun = Pipeline(f"source-{interruption.at % 2}")  # few: each takes more statements
+
+            def meanwhile(begun=begun, cursor=interruption.at):
+                other.append(SHOP, saved("users", {"cursor": cursor}))
+                other.append(begun, saved("users", {"cursor": cursor}))
+                register_catalog(other, begun, catalog(configured_stream("users")))
+
+            with interruption.of(one.database.engine, meanwhile):
+                rebuild(one)
+            assert_tables_equal_replay(one)
+
+
+def test_what_several_threads_append_during_rebuilds_is_in_the_tables_afterwards(database):
+    def append(number):
+        with connect(database) as writer:
+            for cursor in range(10):
+                writer.append(SHOP, saved(f"stream {number}", {"cursor": cursor}))
+                writer.append(SHOP, saved("shared", {"number": number, "cursor": cursor}))
+
+    with connect(database) as store, ThreadPoolExecutor(2) as pool:
+        store.pipelines()
+        writing = [pool.submit(append, number) for number in range(2)]
+        while not all(writer.done() for writer in writing):
+            rebuild(store)
+        for writer in writing:
+            writer.result()
+        assert_tables_equal_replay(store)
+
+
+def rows(store):
+    """All rows of the three tables, in an order of their own."""
+    with store.database.engine.connect() as db:
+        return [
+            [tuple(row) for row in db.execute(select(table).order_by(table.c.row_key))]
+            for table in TABLES
+        ]
+
+
+def assert_tables_equal_replay(store):
+    for pipeline in store.pipelines():
+        state, registered = latest_state(store, pipeline), latest_catalog(store, pipeline)
+        assert state == replay(store, pipeline, StateView(pipeline))
+        assert registered == replay(store, pipeline, CatalogView(pipeline))
+    assert [len(table) for table in rows(store)] == _expected_counts(store)
+
+
+def _expected_counts(store):
+    """No row is there twice, and none for a pipeline that the log does not know."""
+    counts = [0, 0, 0]
+    for pipeline in store.pipelines():
+        counts[pipeline.destination is not None] += len(latest_state(store, pipeline).bodies)
+        counts[2] += len(latest_catalog(store, pipeline).streams)
+    return counts

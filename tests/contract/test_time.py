@@ -1,0 +1,133 @@
+"""Inside a history time only goes forward, whatever the clocks do."""
+
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from eventstore import EventStore, Pipeline
+from eventstore.dialects import dialect_of
+from projections import state_as_of
+from tests.messages import emitted, saved, stream_state
+
+SHOP = Pipeline("source-shop")
+BANK = Pipeline("source-bank")
+
+INSTANT = timedelta(microseconds=1)
+NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def clock(database):
+    """A store, and a clock to set: the process's, or the database's where it has one."""
+    with _servers_clock(database) if _has_clock(database) else _own_clock(database) as clock:
+        yield clock
+
+
+def test_an_event_carries_the_clocks_time(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    [stored] = store.append(SHOP, saved("users", {}))
+    assert stored.stored_at == NOON
+    assert stored.stored_at.tzinfo is timezone.utc
+
+
+def test_time_goes_forward_in_an_append_whose_events_come_at_one_instant(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    stored = store.append(SHOP, *emitted(3))
+    assert [event.stored_at for event in stored] == [NOON, NOON + INSTANT, NOON + 2 * INSTANT]
+
+
+def test_time_goes_forward_while_the_clock_stands_still(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    times = [store.append(SHOP, saved("users", {}))[0].stored_at for _ in range(3)]
+    assert times == [NOON, NOON + INSTANT, NOON + 2 * INSTANT]
+
+
+def test_time_goes_forward_while_the_clock_steps_back(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    store.append(SHOP, saved("users", {"cursor": 1}))
+    set_clock(NOON - timedelta(hours=1))
+    [stored] = store.append(SHOP, saved("users", {"cursor": 2}))
+    assert stored.stored_at == NOON + INSTANT
+
+
+def test_a_clock_that_stepped_back_holds_up_one_pipeline_and_no_other(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    store.append(SHOP, saved("users", {}))
+    set_clock(NOON - timedelta(hours=1))
+    [stored] = store.append(BANK, saved("users", {}))
+    assert stored.stored_at == NOON - timedelta(hours=1)
+
+
+def test_as_of_is_a_prefix_of_the_history_though_the_clock_stepped_back(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    store.append(SHOP, saved("users", {"cursor": 1}))
+    set_clock(NOON - timedelta(hours=1))
+    store.append(SHOP, saved("users", {"cursor": 2}))
+    view = state_as_of(store, SHOP, NOON)
+    assert (view.version, view.bodies) == (1, [stream_state("users", {"cursor": 1}).encode()])
+
+
+def test_microseconds_survive(clock):
+    store, set_clock = clock
+    moment = datetime(2026, 11, 20, 12, 0, 0, 123_457, tzinfo=timezone.utc)
+    set_clock(moment)
+    store.append(SHOP, saved("users", {}))
+    assert [stored.stored_at for stored in store.history(SHOP)] == [moment]
+
+
+def test_two_pipelines_of_one_instant_are_in_the_log_by_pipeline_and_version(clock):
+    store, set_clock = clock
+    set_clock(NOON)
+    store.append(SHOP, *emitted(2))
+    store.append(BANK, *emitted(2))
+    log = [(stored.pipeline, stored.version) for stored in store.log()]
+    assert log == [(SHOP, 1), (BANK, 1), (SHOP, 2), (BANK, 2)]
+    assert list(store.log(after={})) == list(store.log())
+
+
+def _has_clock(database):
+    return dialect_of(make_url(database)).NOW is not None
+
+
+@contextmanager
+def _own_clock(database):
+    engine = create_engine(database)
+    now = [0]
+
+    def set_clock(moment):
+        now[0] = _microseconds(moment)
+
+    yield EventStore(engine, clock=lambda: now[0]), set_clock
+    engine.dispose()
+
+
+@contextmanager
+def _servers_clock(database):
+    """A function of the server's own name, found before it."""
+    url = make_url(database).update_query_dict({"options": "-csearch_path=public,pg_catalog"})
+    engine = create_engine(url)
+
+    def set_clock(moment):
+        instant = f"timestamptz 'epoch' + {_microseconds(moment)} * interval '1 microsecond'"
+        with engine.begin() as db:
+            db.execute(
+                text(
+                    "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz "
+                    f"LANGUAGE SQL AS $$ SELECT {instant} $$"
+                )
+            )
+
+    yield EventStore(engine), set_clock
+    engine.dispose()
+
+
+def _microseconds(moment):
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // INSTANT

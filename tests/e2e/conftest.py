@@ -1,0 +1,82 @@
+"""A real connector in a virtual environment of its own, and processes that sync it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Outcome = dict[str, Any]
+
+_DESTINATION = f"""#!{sys.executable}
+import json
+import os
+import sys
+
+messages = {{
+    "spec": {{"type": "SPEC", "spec": {{"connectionSpecification": {{"type": "object"}}}}}},
+    "check": {{"type": "CONNECTION_STATUS", "connectionStatus": {{"status": "SUCCEEDED"}}}},
+}}
+command = sys.argv[1]
+if command in messages:
+    print(json.dumps(messages[command]))
+if command == "write":
+    with open(sys.argv[sys.argv.index("--config") + 1]) as config:
+        notes = json.load(config).get("notes", os.devnull)
+    for line in sys.stdin:
+        if json.loads(line)["type"] == "STATE":
+            with open(notes, "a") as file:
+                file.write(line)
+            print(line, end="", flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def source_faker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The connector's executable; it needs another CDK than PyAirbyte does."""
+    venv = tmp_path_factory.mktemp("connectors") / "source-faker"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "install", "airbyte-source-faker"], check=True)
+    return venv / "bin" / "source-faker"
+
+
+@pytest.fixture(scope="session")
+def destination_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A destination that confirms every state, and notes it in a file its config may name."""
+    program = tmp_path_factory.mktemp("connectors") / "destination-lake"
+    program.write_text(_DESTINATION)
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="session")
+def sync(source_faker: Path) -> Callable[..., list[Outcome]]:
+    """What runs syncs, one after the other, in a new process, and tells how each went.
+
+    A sync is a list of streams and a dict of options.
+    """
+    offline = {"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"}
+    program = [sys.executable, Path(__file__).with_name("syncs.py"), source_faker]
+
+    def run(*syncs: tuple[list[str], dict[str, Any]]) -> list[Outcome]:
+        done = subprocess.run(
+            [*program, json.dumps(syncs)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **offline},
+        )
+        assert done.returncode == 0, done.stderr
+        outcomes: list[Outcome] = json.loads(done.stdout)
+        return outcomes
+
+    return run

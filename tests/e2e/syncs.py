@@ -1,0 +1,67 @@
+"""A process of its own that syncs through PyAirbyte: `python syncs.py SOURCE SYNCS`.
+
+Each of the syncs, a JSON list of objects, opens a cache anew; how they went is printed as JSON.
+"""
+
+import json
+import sys
+import warnings
+from contextlib import redirect_stdout
+from functools import cache
+from pathlib import Path
+
+warnings.simplefilter("ignore")
+
+import airbyte as ab  # noqa: E402 - its dependencies warn when they are imported
+from airbyte.caches import DuckDBCache  # noqa: E402
+
+from projections.pyairbyte import with_history  # noqa: E402
+
+CONFIG = {
+    "count": 12,
+    "seed": 7,
+    "parallelism": 1,
+    "records_per_slice": 4,
+    "always_updated": False,
+}
+
+
+@cache
+def faker(executable, *streams):
+    return ab.get_source(
+        "source-faker",
+        local_executable=Path(executable),
+        install_if_missing=False,
+        config=CONFIG,
+        streams=list(streams),
+    )
+
+
+def sync(source, *, cache_path, prefix="", destination_path=None, **options):
+    files = Path(cache_path).with_suffix(".files")
+    with DuckDBCache(db_path=cache_path, table_prefix=prefix, cache_dir=files) as plain:
+        cache = with_history(plain)
+        if destination_path is None:
+            result = source.read(cache, skip_validation=True, **options)
+        else:
+            lake = ab.get_destination(
+                "destination-lake",
+                local_executable=Path(destination_path),
+                config={"notes": str(Path(cache_path).with_suffix(".confirmed"))},
+            )
+            result = lake.write(source, cache=False, state_cache=cache, **options)
+        rows = {name: len(dataset) for name, dataset in cache.streams.items()}
+        return {"records": result.processed_records, "rows": rows}
+
+
+def main():
+    executable, syncs = sys.argv[1:]
+    with redirect_stdout(sys.stderr):
+        outcomes = [
+            sync(faker(executable, *streams), **options) for streams, options in json.loads(syncs)
+        ]
+    json.dump(outcomes, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
