@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, Insert, Select, Table
 
     from eventstore.codec import Draft
     from eventstore.dialects import Dialect
@@ -83,6 +83,20 @@ _insert_events = Statement(lambda _: events.insert())
 _insert_bodies = Statement(lambda _: bodies.insert())
 
 
+def _names(table: Table) -> list[str]:
+    return [column.name for column in table.columns]
+
+
+def _event_with_body(_: Dialect) -> Insert:
+    """One event and its body, in one round trip."""
+    body = bodies.insert().values({name: bindparam(f"new_{name}") for name in _names(bodies)})
+    event = events.insert().values({name: bindparam(name) for name in _names(events)})
+    return event.add_cte(body.returning(bodies.c.version).cte("body"))
+
+
+_insert_event_with_body = Statement(_event_with_body)
+
+
 def find_head(
     db: Connection,
     pipeline: Pipeline,
@@ -121,9 +135,13 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     is_new = memory.head.version == 0
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
-    _insert_events.run(db, rows)
-    if new_bodies:
-        _insert_bodies.run(db, new_bodies)
+    if len(rows) == len(new_bodies) == 1 and dialect_of(db).INSERTS_TOGETHER:
+        body = {f"new_{name}": value for name, value in new_bodies[0].items()}
+        _insert_event_with_body.run(db, {**rows[0], **body})
+    else:
+        _insert_events.run(db, rows)
+        if new_bodies:
+            _insert_bodies.run(db, new_bodies)
     if is_new:
         db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
     if new_streams:

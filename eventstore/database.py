@@ -94,7 +94,13 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
     with dialect.turn(db):
         dialect.begin_write(db)
         result = work(db)
-        db.commit()
+        try:
+            db.commit()
+        except BaseException:
+            # SQLAlchemy takes a failed COMMIT for the end of the transaction, and would put the
+            # connection back into the pool as it is: a locked SQLite file leaves it open.
+            db.connection.rollback()
+            raise
     return result
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, make_url
 
 from eventstore.dialects import dialect_of
 from projections import connect
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from eventstore import EventStore
 
 DATABASES = ("sqlite", "duckdb", "postgresql")
-
-_names = (f"test_{number}" for number in count())
 
 settings.register_profile("quick", deadline=None, max_examples=20, print_blob=True)
 settings.load_profile("quick")
@@ -96,10 +93,5 @@ def _fresh(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
         yield f"{request.param}:///{folder / 'state.db'}"
         return
     server: Postgres = request.getfixturevalue("postgresql")
-    name = next(_names)
-    admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
-    with admin.connect() as db:
-        db.execute(text(f"CREATE DATABASE {name} STRATEGY FILE_COPY"))
-        yield server.url(name)
-        db.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with server.empty_database() as url:
+        yield url

@@ -36,6 +36,10 @@ class Dialect(Protocol):
         """Whether the projections' tables have a primary key."""
 
     @property
+    def INSERTS_TOGETHER(self) -> bool:
+        """Whether one statement can insert into two tables."""
+
+    @property
     def RANDOM_KEY(self) -> str:
         """SQL for 32 random hexadecimal digits, as a column's default."""
 

@@ -27,6 +27,9 @@ MANY_PROCESSES = False
 UNIQUE_ROWS = False
 """DuckDB refuses to insert a deleted key again while any other transaction is open."""
 
+INSERTS_TOGETHER = False
+"""DuckDB has no INSERT inside WITH."""
+
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
 NOW: ColumnElement[int] | None = None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REFUSES_CHANGES = True
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
+INSERTS_TOGETHER = True
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
 
 # clock_timestamp, not now(): a transaction that waited would carry the time it began.

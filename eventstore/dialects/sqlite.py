@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 REFUSES_CHANGES = True
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
+INSERTS_TOGETHER = False
+"""SQLite has no INSERT inside WITH."""
+
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
 NOW: ColumnElement[int] | None = None
 

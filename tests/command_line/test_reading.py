@@ -140,12 +140,14 @@ def test_stored_at_has_microseconds_and_z(history, eventstore):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event["stored_at"])
 
 
-def test_stored_at_of_the_log_is_a_moment_that_others_take(history, eventstore):
+def test_the_time_of_an_event_is_a_moment_in_any_offset_and_includes_the_event(history, eventstore):
     fourth = json_lines(eventstore("log", "--db", history, "--json"))[3]
-    at = eventstore("state", "--db", history, "--at", fourth["stored_at"])
-    assert [json.dumps(state, separators=(",", ":")) for state in json.loads(at.out)] == STATES[5][
-        :1
-    ]
+    utc = datetime.fromisoformat(fourth["stored_at"].replace("Z", "+00:00"))
+    elsewhere = utc.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+    for moment in (fourth["stored_at"], elsewhere):
+        at = eventstore("state", "--db", history, "--at", moment)
+        assert at.out == eventstore("state", "--db", history, "--at", "@4").out
+        assert '"cursor":2' in at.out
 
 
 # show

@@ -82,6 +82,12 @@ def test_without_an_input_or_an_output_it_says_so(closed, tmp_path):
     assert [text[:12] for text in cut.complaints] == ["eventstore: "]
 
 
+def test_without_a_place_for_reports_they_do_not_get_into_the_output(tmp_path):
+    (tmp_path / "lines.jsonl").write_bytes(line(0))
+    script = "eventstore record --db state.db --source s < lines.jsonl 2>&-"
+    assert run_in_bash(script, tmp_path).raw == line(0)
+
+
 # Somebody ends it
 
 

@@ -64,9 +64,9 @@ def test_a_table_fits_and_versions_and_times_stay_readable(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("state --table", ["order"]),
-        ("catalog --table", ["public"]),
-        ("diff @1 @-1", ["changed", "public"]),
+        ("state --table", ["pub", "order"]),
+        ("catalog --table", ["pub"]),
+        ("diff @1 @-1", ["changed", "pub"]),
     ],
 )
 def test_other_tables_fit_on_a_narrow_terminal(command, words, databases):

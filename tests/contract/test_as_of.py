@@ -27,6 +27,7 @@ from tests.messages import (
 )
 
 SHOP = Pipeline("source-shop", "destination-lake")
+NOBODY = Pipeline("source-of-nothing")
 INSTANT = timedelta(microseconds=1)
 TOMORROW = datetime.now(timezone.utc) + timedelta(days=1)
 
@@ -35,14 +36,14 @@ READS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def shop(store):
+@pytest.fixture(scope="module")
+def shop(shared_store):
     """Version 1: users at 1. Version 2: users at 2. Version 3: orders at 1. Version 4: cleared."""
-    store.append(SHOP, saved("users", {"cursor": 1}))
-    store.append(SHOP, saved("users", {"cursor": 2}))
-    store.append(SHOP, saved("orders", {"cursor": 1}))
-    store.append(SHOP, StateCleared())
-    return store
+    shared_store.append(SHOP, saved("users", {"cursor": 1}))
+    shared_store.append(SHOP, saved("users", {"cursor": 2}))
+    shared_store.append(SHOP, saved("orders", {"cursor": 1}))
+    shared_store.append(SHOP, StateCleared())
+    return shared_store
 
 
 def test_each_version_has_its_state(shop):
@@ -73,12 +74,12 @@ def test_the_answer_carries_version_and_time_of_the_last_event_it_counts(shop):
     assert (view.pipeline, view.version, view.stored_at) == (SHOP, 3, third.stored_at)
 
 
-def test_no_later_append_changes_an_answer_that_was_final(shop):
-    head = shop.event(SHOP, 4).stored_at
-    before = state_as_of(shop, SHOP, head)
-    shop.append(SHOP, saved("users", {"cursor": 9}))
+def test_no_later_append_changes_an_answer_that_was_final(store):
+    [stored] = store.append(SHOP, saved("users", {"cursor": 1}))
+    before = state_as_of(store, SHOP, stored.stored_at)
+    store.append(SHOP, saved("users", {"cursor": 9}))
     assert before.final
-    assert state_as_of(shop, SHOP, head) == before
+    assert state_as_of(store, SHOP, stored.stored_at) == before
 
 
 def test_a_moment_after_the_newest_event_is_not_final(shop):
@@ -106,16 +107,16 @@ def test_a_moment_without_a_time_zone_is_refused(shop, as_of, empty):  # noqa: A
 
 @READS
 @pytest.mark.parametrize("moment", [0, BeforeHead(0), TOMORROW], ids=["0", "head", "tomorrow"])
-def test_an_unknown_pipeline_is_empty_at_version_0(store, as_of, empty, moment):
-    view = as_of(store, SHOP, moment)
-    assert (view.pipeline, view.version, view.stored_at) == (SHOP, 0, None)
-    assert view in (empty(SHOP), empty(SHOP, final=True))
+def test_an_unknown_pipeline_is_empty_at_version_0(shared_store, as_of, empty, moment):
+    view = as_of(shared_store, NOBODY, moment)
+    assert (view.pipeline, view.version, view.stored_at) == (NOBODY, 0, None)
+    assert view in (empty(NOBODY), empty(NOBODY, final=True))
 
 
 @READS
-def test_an_unknown_pipeline_has_no_version_1(store, as_of, empty):  # noqa: ARG001
+def test_an_unknown_pipeline_has_no_version_1(shared_store, as_of, empty):  # noqa: ARG001
     with pytest.raises(UnknownVersion, match="there are no events"):
-        as_of(store, SHOP, 1)
+        as_of(shared_store, NOBODY, 1)
 
 
 def test_before_the_first_event_there_is_nothing(shop):

@@ -17,22 +17,20 @@ COPY = f"SELECT {', '.join(events.columns.keys())} FROM {events.name}"
 pytestmark = pytest.mark.needs("REFUSES_CHANGES")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def history(store):
     """Three events; afterwards they must still be there as they were."""
     appended = store.append(SHOP, saved("users", {"cursor": 1}), *emitted(2))
     yield appended
-    assert list(store.history(SHOP)) == appended
+    assert list(store.history(SHOP, up_to=3)) == appended
 
 
-@pytest.mark.usefixtures("history")
-@pytest.mark.parametrize("column", events.columns.keys())
-def test_no_column_of_an_event_can_be_updated(engine, column):
-    with pytest.raises(DBAPIError, match="append-only"), engine.begin() as db:
-        db.execute(text(f'UPDATE {events.name} SET "{column}" = "{column}"'))
+def test_no_column_of_an_event_can_be_updated(engine):
+    for column in events.columns.keys():  # noqa: SIM118 - its columns are not its keys
+        with pytest.raises(DBAPIError, match="append-only"), engine.begin() as db:
+            db.execute(text(f'UPDATE {events.name} SET "{column}" = "{column}"'))
 
 
-@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
     "statement",
     [
@@ -48,7 +46,6 @@ def test_events_are_neither_changed_nor_deleted(engine, statement):
         db.execute(text(statement))
 
 
-@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
     "statement",
     [
@@ -63,7 +60,6 @@ def test_statements_that_only_some_databases_know_are_refused_by_those(engine, s
         db.execute(text(statement))
 
 
-@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize("change", ["UPDATE {} SET actor = 'nobody'", "DELETE FROM {}"])
 def test_a_session_that_passes_for_a_replica_is_refused_as_well(engine, change):
     with engine.connect() as db:
@@ -75,5 +71,4 @@ def test_a_session_that_passes_for_a_replica_is_refused_as_well(engine, change):
 
 def test_appending_is_still_possible(store, history):
     store.append(SHOP, saved("users", {"cursor": 2}), expected=len(history))
-    assert list(store.history(SHOP, up_to=3)) == history
-    history += store.history(SHOP, after=3)
+    assert store.heads() == {SHOP: 4}
