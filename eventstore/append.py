@@ -113,7 +113,12 @@ def find_head(
     if memory and not read and not dialect.MANY_PROCESSES:
         # Nobody but a thread of ours can have appended since, and then the key will say so.
         return memory, clock()
-    memory = memory or _recall(db, pipeline)
+    if memory is None:
+        its_id = pipeline_id(db, pipeline)
+        if its_id is None:
+            # Whoever begins a pipeline under this id at the same time takes its version 1.
+            return Memory(_next_id(db)), _time(db, dialect, clock)
+        memory = Memory(its_id)
     known = memory.head.version
     row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
     if row is None and known:
@@ -122,9 +127,7 @@ def find_head(
     head = Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
     if head != memory.head:
         memory = Memory(memory.id, head, _stream_numbers(db, memory.id))
-    if dialect.NOW is None:
-        return memory, clock()
-    return memory, int(row[3] if row else db.scalar(select(dialect.NOW)) or 0)
+    return memory, int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
 
 
 def write(db: Connection, append: Append, memory: Memory, now: int) -> list[StoredEvent]:
@@ -154,11 +157,12 @@ def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
 
 
-def _recall(db: Connection, pipeline: Pipeline) -> Memory:
-    known = pipeline_id(db, pipeline)
-    if known is not None:
-        return Memory(known)
-    return Memory((db.scalar(select(func.max(pipelines.c.id))) or 0) + 1)
+def _next_id(db: Connection) -> int:
+    return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
+
+
+def _time(db: Connection, dialect: Dialect, clock: Callable[[], int]) -> int:
+    return clock() if dialect.NOW is None else int(db.scalar(select(dialect.NOW)) or 0)
 
 
 def _stream_numbers(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, int]:

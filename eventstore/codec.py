@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -54,10 +55,18 @@ class Draft:
 
 def encode(event: Event) -> Draft:
     """Turn an event into what is stored; raises InvalidEvent, saying what is wrong and where."""
+    try:
+        return _encode(event)
+    except RecursionError as error:
+        raise InvalidEvent(f"{type(event).__name__}: nested too deeply, or in itself") from error
+
+
+def _encode(event: Event) -> Draft:
     kind = type(event).__name__
     match event:
         case events.StateSaved():
             _check_origin(event.origin)
+            _check_version(event.of)
             body, stream = _encode_state(event.message)
             return Draft(kind, stream, body, event.origin, event.of)
         case events.StateEmitted():
@@ -71,7 +80,7 @@ def encode(event: Event) -> Draft:
             return Draft(kind, stream, body, event.origin)
         case events.CatalogRegistered():
             _check_origin(event.origin)
-            return Draft(kind, None, _limited(_dump({"streams": event.streams})), event.origin)
+            return Draft(kind, None, _encode_registration(event.streams), event.origin)
     raise InvalidEvent(f"{type(event).__name__} is no event that can be appended")
 
 
@@ -227,7 +236,10 @@ def _cut_state(raw: bytes) -> bytes:
 
 def _without_envelope_nulls(state: dict[str, Any]) -> dict[str, Any]:
     """Drop the nulls a model writes for what was never there; blobs are left alone."""
-    kept = {"global" if key == "global_" else key: value for key, value in state.items()}
+    kept = dict(state)
+    mislabelled = kept.pop("global_", None)
+    if kept.get("global") is None:
+        kept["global"] = mislabelled
     legacy = kept.get("type") in (None, "LEGACY")
     kept = {
         key: value for key, value in kept.items() if value is not None or (key == "data" and legacy)
@@ -267,6 +279,24 @@ def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
     plain = {key: value for key, value in _plain(model).items() if key not in VOLATILE}
     descriptor = StreamDescriptor(model.stream.name, model.stream.namespace)
     return _limited(_json_bytes(plain, f"stream {descriptor}")), _descriptor(descriptor)
+
+
+def _encode_registration(streams: object) -> bytes:
+    if not isinstance(streams, list | tuple):
+        raise InvalidEvent(f"registered streams are a list, not {type(streams).__name__}")
+    for entry in streams:
+        if not isinstance(entry, dict):
+            raise InvalidEvent(f"a registered stream is a dict, not {type(entry).__name__}")
+        _descriptor(SimpleNamespace(**{"name": None, "namespace": None, **entry}))
+        for field in (*VOLATILE, "registered_at"):
+            if not isinstance(entry.get(field, 0), int | None):
+                raise InvalidEvent(f"{field} of stream {entry['name']} is no integer")
+    return _limited(_dump({"streams": list(streams)}))
+
+
+def _check_version(version: object) -> None:
+    if version is not None and (not isinstance(version, int) or version < 1):
+        raise InvalidEvent(f"a state restores or copies a version, 1 or later, not {version!r}")
 
 
 def _descriptor(stream: Any) -> StreamDescriptor:

@@ -99,7 +99,8 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
         except BaseException:
             # SQLAlchemy takes a failed COMMIT for the end of the transaction, and would put the
             # connection back into the pool as it is: a locked SQLite file leaves it open.
-            db.connection.rollback()
+            if not db.invalidated:
+                db.connection.rollback()
             raise
     return result
 

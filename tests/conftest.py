@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
 
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
-settings.register_profile("quick", deadline=None, max_examples=20, print_blob=True)
+settings.register_profile("quick", database=None, deadline=None, max_examples=20, print_blob=True)
 settings.load_profile("quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGTERM, _end_servers)
     config.addinivalue_line(
         "markers", "needs(capability): skipped where the database's dialect has no such capability"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module on one worker, and all that need the connector, so as to install it once."""
+    for item in items:
+        group = "connector" if "e2e" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +87,11 @@ def shared_store(
     """One store for all tests of a module: they append to pipelines of their own, or nothing."""
     with _fresh(request, tmp_path_factory.mktemp("shared")) as url, connect(url) as store:
         yield store
+
+
+def _end_servers(*_: object) -> None:
+    """Leave by way of the fixtures: a run that is terminated leaves no server behind."""
+    pytest.exit("terminated", returncode=128 + signal.SIGTERM)
 
 
 def _skip_without(name: str, *capabilities: str) -> None:

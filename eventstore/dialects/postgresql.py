@@ -83,7 +83,7 @@ def verdict(error: DBAPIError) -> Verdict:
 def refuse_changes(db: Connection, schema: str | None) -> None:
     """Make triggers that refuse to change the log, to superusers too."""
     for guard in _GUARDS:
-        db.execute(text(guard.format(schema=_qualifier(db, schema))))
+        db.execute(text(guard.format(schema=_qualifier(schema))))
 
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
@@ -97,10 +97,12 @@ def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
 
 def lock_table(db: Connection, table: Table, schema: str | None) -> None:
     """Let readers read and writers wait."""
-    name = f"{_qualifier(db, schema)}{db.dialect.identifier_preparer.format_table(table)}"
+    name = f"{_qualifier(schema)}{db.dialect.identifier_preparer.format_table(table)}"
     db.execute(text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
 
 
-def _qualifier(db: Connection, schema: str | None) -> str:
-    quoted = f"{db.dialect.identifier_preparer.quote(schema)}." if schema else ""
-    return quoted.replace(":", r"\:")  # text() would take a colon for a parameter
+def _qualifier(schema: str | None) -> str:
+    if not schema:
+        return ""
+    quoted = schema.replace('"', '""').replace(":", r"\:")  # text() takes a colon for a parameter
+    return f'"{quoted}".'

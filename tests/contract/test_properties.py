@@ -179,6 +179,7 @@ def test_the_latest_tables_equal_replay_and_model(shared_store, history):
         assert (registered.version, _defined(registered)) == (len(model.past) - 1, defined)
 
 
+@settings(max_examples=10)
 @given(history=_histories)
 def test_the_past_equals_the_model_at_every_version(shared_store, history):
     for pipeline, model in _play(shared_store, history).items():
@@ -191,6 +192,7 @@ def test_the_past_equals_the_model_at_every_version(shared_store, history):
                 assert (view.version, view.stored_at, view.final) == (version, times[version], True)
 
 
+@settings(max_examples=10)
 @given(history=_histories)
 def test_the_past_equals_the_model_at_every_moment(shared_store, history):
     for pipeline, model in _play(shared_store, history).items():
