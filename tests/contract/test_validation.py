@@ -167,7 +167,7 @@ BAD_EVENTS = {
     "a registration without a name": (CatalogRegistered([{"sync_id": 1}]), "name"),
     "a registration of NaN": (
         CatalogRegistered([{"name": "users", "sync_id": float("nan")}]),
-        "JSON",
+        "integer",
     ),
 }
 
