@@ -4,7 +4,6 @@ import gc
 import subprocess
 import sys
 from datetime import datetime, timezone
-from itertools import count
 
 import airbyte.caches.base
 import pytest
@@ -16,7 +15,7 @@ from airbyte.shared.catalog_providers import CatalogProvider
 from airbyte.shared.state_providers import JoinedStateProvider, StateProviderBase
 from airbyte.shared.state_writers import StateWriterBase
 from airbyte_protocol.models import AirbyteStateMessage, ConfiguredAirbyteCatalog
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url
 
 from eventstore import Pipeline
 from projections import connect, pyairbyte
@@ -33,8 +32,6 @@ from tests.read_side import breakdowns
 
 SHOP = "source-shop"
 LAKE = "destination-lake"
-
-numbers = count()
 
 
 def state(name, cursor):
@@ -69,15 +66,12 @@ def prefixed_cache(request, tmp_path):
     """What opens a cache in a schema of its own with a table prefix, again and again."""
     where = {"schema_name": "raw", "table_prefix": "dev_", "cache_dir": tmp_path / "files"}
     if request.param == "duckdb":
-        return lambda: DuckDBCache(db_path=tmp_path / "cache.duckdb", **where)
-    server = make_url(request.getfixturevalue("postgresql").url())
-    name = f"cache_{next(numbers)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as db:
-        db.execute(text(f"CREATE DATABASE {name}"))
-    admin.dispose()
-    at = {"host": server.host, "port": server.port, "username": server.username, "password": ""}
-    return lambda: PostgresCache(database=name, **at, **where)
+        yield lambda: DuckDBCache(db_path=tmp_path / "cache.duckdb", **where)
+        return
+    with request.getfixturevalue("postgresql").empty_database() as text:
+        url = make_url(text)
+        at = {"host": url.host, "port": url.port, "username": url.username, "password": ""}
+        yield lambda: PostgresCache(database=url.database, **at, **where)
 
 
 @pytest.fixture
