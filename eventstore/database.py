@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -100,7 +101,8 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
             # SQLAlchemy takes a failed COMMIT for the end of the transaction, and would put the
             # connection back into the pool as it is: a locked SQLite file leaves it open.
             if not db.invalidated:
-                db.connection.rollback()
+                with suppress(db.dialect.loaded_dbapi.Error):  # DuckDB has rolled back already
+                    db.connection.rollback()
             raise
     return result
 

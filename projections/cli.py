@@ -59,8 +59,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors are one line on stderr, exit code 2 for wrong usage, else 1."""
-    if sys.stderr is None:
-        sys.exit(1)
+    if sys.stderr is None:  # its number would soon be a file of the database's
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open to the end
     if sys.stdout is None:
         _fail("there is no output to write to", 1)
     prepare_output()
@@ -107,7 +107,7 @@ def record(
     """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
     if sys.stdin is None:  # its number would soon be a file of the database's
         raise Stopped("there is no input to read")
-    pipeline = Pipeline(source, destination, table_prefix or "", connection or "")
+    pipeline = Pipeline(source, destination or None, table_prefix or "", connection or "")
     with connect(db, schema=schema) as store:
         _ = store.database.engine  # before the first line is taken: a database has to be there
         actor, reason, run = check_attribution(actor or store.actor, reason, run or store.run)

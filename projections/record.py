@@ -118,15 +118,19 @@ class Recorder:
         try:
             for line in lines:
                 self._stop_if_interrupted()
-                self._record(line.strip(), self.passed.lines + 1)
+                stored = self._record(line.strip(), self.passed.lines + 1)
                 self.passed.lines += 1
                 done.append(line)
+                if stored:  # and took its time: whoever waits for the line gets it now
+                    self._write(sink, b"".join(done))
+                    done.clear()
         finally:
             self._write(sink, b"".join(done))
 
-    def _record(self, message: bytes, number: int) -> None:
+    def _record(self, message: bytes, number: int) -> bool:
+        """Record the state in a message, if there is one; returns whether it is stored."""
         if not message:
-            return
+            return False
         try:
             parsed = orjson.loads(message)
         except orjson.JSONDecodeError as error:
@@ -135,9 +139,9 @@ class Recorder:
                 self.passed.invalid.append(f"line {number}: not strict JSON: {error}")
             else:
                 self.passed.not_json += 1
-            return
+            return False
         if not isinstance(parsed, dict) or parsed.get("type") != "STATE":
-            return
+            return False
         kind = StateEmitted if self.emitted else StateSaved
         try:
             self.store.append(
@@ -145,12 +149,13 @@ class Recorder:
             )
         except InvalidEvent as error:
             self.passed.invalid.append(f"line {number}: {error}")
+            return False
         except StoreUnavailable as error:
             raise Stopped(
                 f"line {number} and what follows it were not passed on: {error}"
             ) from error
-        else:
-            self.passed.states += 1
+        self.passed.states += 1
+        return True
 
     def _write(self, sink: int, data: bytes) -> None:
         try:

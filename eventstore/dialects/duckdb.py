@@ -80,7 +80,8 @@ def verdict(error: DBAPIError) -> Verdict:
     message = str(error.orig)
     if "Could not set lock" in message:  # "Conflicting lock is held": by another process, for long
         return "refused"
-    if isinstance(error, IntegrityError) or "onflict" in message or "Failed to commit" in message:
+    lost_races = ("Conflict on", "onflict on", "Failed to commit: PRIMARY KEY")
+    if isinstance(error, IntegrityError) or any(words in message for words in lost_races):
         return "conflict"
     return "refused"
 

@@ -47,10 +47,14 @@ def open_engine(url: URL, *, create: bool) -> Engine:
     path = url.database
     in_file = path not in (None, "", ":memory:") and not str(path).startswith("file:")
     if in_file and not create:
-        mode = "rw" if os.access(str(path), os.W_OK) else "ro"
+        folder = os.path.dirname(os.path.abspath(str(path)))  # noqa: PTH100, PTH120 - as below
+        options = {"mode": "rw" if os.access(str(path), os.W_OK) else "ro", "uri": "true"}
+        if not os.access(folder, os.W_OK) and not os.path.exists(f"{path}-wal"):  # noqa: PTH110
+            # SQLite would want to make files beside it, even to read a database in WAL mode.
+            options["immutable"] = "1"
         url = url.set(
             database=f"file:{quote(os.path.abspath(str(path)))}",  # noqa: PTH100 - Path would normalise
-            query={"mode": mode, "uri": "true"},
+            query=options,
         )
     engine = create_engine(url)
 
