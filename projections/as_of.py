@@ -104,8 +104,12 @@ def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
         version = store.version_at(pipeline, moment) if final else head.version
     elif isinstance(moment, BeforeHead):
         version, final = head.version - moment.versions, True
-    else:
+    elif isinstance(moment, int):
         version, final = moment, True
+    else:
+        raise InvalidMoment(
+            f"a moment is an aware datetime or a version, not {moment!r}; text: parse_moment"
+        )
     if not 0 <= version <= head.version:
         raise store.unknown_version(pipeline, version)
     if version == head.version:

@@ -36,14 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before the hook that reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module on one worker, and all that need the connector, so as to install it once."""
-    for item in items:
-        group = "connector" if "e2e" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgres]:
     """A server for the whole run; skips without its binaries, and fails where CI is set."""

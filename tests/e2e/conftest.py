@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -42,11 +43,18 @@ if command == "write":
 @pytest.fixture(scope="session")
 def source_faker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The connector's executable; it needs another CDK than PyAirbyte does."""
-    venv = tmp_path_factory.mktemp("connectors") / "source-faker"
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "install", "airbyte-source-faker"], check=True)
-    return venv / "bin" / "source-faker"
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    venv = shared / "source-faker"
+    program = venv / "bin" / "source-faker"
+    with (shared / "source-faker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker installs it, the others wait
+        if not program.exists():
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+            pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
+            subprocess.run([*pip, "install", "airbyte-source-faker"], check=True)
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), re.DOTALL | re
 
 @pytest.fixture
 def folder(tmp_path, source_faker):
-    """What the README takes for granted: a config and a catalog of the connector, no state yet."""
+    """What the README takes for granted: a config and a catalog of the connector."""
     config = tmp_path / "config.json"
     config.write_text(json.dumps(CONFIG))
     discovered = subprocess.run(
@@ -34,7 +34,6 @@ def folder(tmp_path, source_faker):
     ]
     (tmp_path / "catalog.json").write_text(json.dumps({"streams": streams}))
     (tmp_path / "lake.json").write_text("{}")
-    (tmp_path / "state.json").write_text("[]")
     return tmp_path
 
 
