@@ -83,7 +83,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(f"the output cannot be written: {error.strerror}", 1)
+        what = error.filename or "the output"
+        _fail(f"{what} cannot be written: {error.strerror}", 1)
 
 
 @app.command()

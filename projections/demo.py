@@ -48,8 +48,10 @@ class _Sync:
 
 def run_demo(folder: Path) -> None:
     """Run the demo in a folder, in a database of its own; raises DemoFailed."""
-    # PyAirbyte asks for both when it is imported: its registry of connectors is not needed here.
+    # PyAirbyte asks for these when it is imported: its registry of connectors is not needed here.
     os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
+    # Its default is one folder for all users of the machine, where only the first may write.
+    os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str((folder / "logs").absolute()))
     connector = _install_connector(folder / "source-faker")
     run = next(run for n in count(1) if not (run := folder / f"run-{n}").exists())
     run.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from tests.servers import NoBinaries, Postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy import Engine
 
@@ -34,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(capability): skipped where the database's dialect has no such capability"
     )
+    # PyAirbyte's default is one folder for all users of the machine, where only the first may write.
+    logs = Path(tempfile.gettempdir()) / f"airbyte-logs-{os.getuid()}"
+    os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str(logs))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
