@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(capability): skipped where the database's dialect has no such capability"
     )
-    # PyAirbyte's default is one folder for all users of the machine, where only the first may write.
+    # PyAirbyte's default is one folder for all users, where only the first may write.
     logs = Path(tempfile.gettempdir()) / f"airbyte-logs-{os.getuid()}"
     os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str(logs))
 
