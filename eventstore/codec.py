@@ -313,8 +313,13 @@ def _check_origin(origin: str) -> None:
         raise InvalidEvent(f"origin {origin!r} is none of {', '.join(events.ORIGINS)}")
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def _plain(value: Any) -> Any:
     """Models and dataclasses as dicts, leaving out fields that were never set."""
+    if type(value) in _SCALARS:  # most of a state, and the checks below take their time
+        return value
     if isinstance(value, BaseModel):
         return _plain(value.model_dump(by_alias=True, exclude_unset=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

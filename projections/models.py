@@ -130,7 +130,7 @@ def replace_row(
 ) -> bool:
     """Change these columns of the row with the same `row_key`, if it is there, else insert it."""
     new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
-    there = bool(_overwrite(table, changing).run(db, new).first())
+    there = dialect_of(db).changed_rows(_overwrite(table, changing).run(db, new)) > 0
     if not there:
         db.execute(table.insert(), values)
     return there
@@ -142,5 +142,5 @@ def _overwrite(table: Table, columns: tuple[str, ...]) -> Statement:
     # that has written before. There each column of an UPDATE costs, too.
     new: dict[str, Any] = {column: bindparam(f"new_{column}") for column in columns}
     mine = table.c.row_key == bindparam("new_row_key")
-    overwrite = table.update().where(mine).values(new).returning(table.c.row_key)
+    overwrite = table.update().where(mine).values(new)
     return Statement(lambda _: overwrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import URL
 
@@ -12,7 +12,7 @@ from eventstore.errors import UnsupportedDatabase
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
 Verdict = Literal["conflict", "lost", "refused"]
@@ -58,6 +58,9 @@ class Dialect(Protocol):
 
     def lock_schema(self, db: Connection) -> None:
         """Let one process at a time make tables; the lock ends with the transaction."""
+
+    def changed_rows(self, update: CursorResult[Any]) -> int:
+        """How many rows a plain UPDATE changed."""
 
     def verdict(self, error: DBAPIError) -> Verdict:
         """Say what a driver's error means."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, CursorResult, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -73,6 +73,14 @@ def begin_write(db: Connection) -> None:
 
 def lock_schema(db: Connection) -> None:
     """Nothing to do: threads of this process that race are told to try again."""
+
+
+def changed_rows(update: CursorResult[Any]) -> int:
+    """How many rows a plain UPDATE changed: DuckDB answers with a row that says so.
+
+    `rowcount` is always -1, and RETURNING takes another 0.3 ms.
+    """
+    return int(update.scalar_one())
 
 
 def verdict(error: DBAPIError) -> Verdict:

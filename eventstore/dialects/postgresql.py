@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 
@@ -12,7 +12,7 @@ from eventstore.errors import StoreUnavailable
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, Connection, CursorResult, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -68,6 +68,11 @@ def begin_write(db: Connection) -> None:
 def lock_schema(db: Connection) -> None:
     """Take an advisory lock: CREATE TABLE IF NOT EXISTS can fail when two processes race."""
     db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+
+
+def changed_rows(update: CursorResult[Any]) -> int:
+    """How many rows a plain UPDATE changed."""
+    return update.rowcount
 
 
 def verdict(error: DBAPIError) -> Verdict:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, CursorResult, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -80,6 +80,11 @@ def begin_write(db: Connection) -> None:
 
 def lock_schema(db: Connection) -> None:
     """Nothing to do: the write lock is held."""
+
+
+def changed_rows(update: CursorResult[Any]) -> int:
+    """How many rows a plain UPDATE changed."""
+    return update.rowcount
 
 
 def verdict(error: DBAPIError) -> Verdict:

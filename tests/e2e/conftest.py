@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Outcome = dict[str, Any]
+
+
+class Demo(NamedTuple):
+    """A folder where `eventstore demo` was typed, and what came of it."""
+
+    folder: Path
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_demo(folder: Path) -> tuple[int, str, str]:
+    """Type `eventstore demo`."""
+    program = Path(sys.executable).with_name("eventstore")
+    done = subprocess.run(
+        [program, "demo"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
 
 _DESTINATION = f"""#!{sys.executable}
 import json
@@ -41,19 +60,26 @@ if command == "write":
 
 
 @pytest.fixture(scope="session")
-def source_faker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The connector's executable; it needs another CDK than PyAirbyte does."""
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The first run of `eventstore demo`, once for all workers."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    venv = shared / "source-faker"
-    program = venv / "bin" / "source-faker"
-    with (shared / "source-faker.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker installs it, the others wait
-        if not program.exists():
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-            subprocess.run([*pip, "install", "airbyte-source-faker"], check=True)
+    folder = shared / "demo"
+    printed = shared / "demo.json"
+    with (shared / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker runs it, the others wait
+        if not printed.exists():
+            folder.mkdir()
+            printed.write_text(json.dumps(run_demo(folder)))
+    return Demo(folder, *json.loads(printed.read_text()))
+
+
+@pytest.fixture(scope="session")
+def source_faker(demo: Demo) -> Path:
+    """The executable of the connector that the demo has installed."""
+    program = demo.folder / "eventstore-demo" / "source-faker" / "bin" / "source-faker"
+    assert program.exists(), demo.stderr
     return program
 
 

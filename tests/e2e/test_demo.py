@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Demo, run_demo
+
 pytestmark = pytest.mark.timeout(900)
 
 EVENTSTORE = Path(sys.executable).with_name("eventstore")
@@ -19,23 +21,20 @@ def run(*arguments, cwd):
 
 
 @pytest.fixture(scope="module")
-def demos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    return folder, [run("demo", cwd=folder) for _ in range(2)]
+def second_demo(demo):
+    return Demo(demo.folder, *run_demo(demo.folder))
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_run_works_and_leaves_its_database_where_it_says(demos, number):
-    folder, runs = demos
-    demo = runs[number - 1]
-    assert (demo.returncode, demo.stderr) == (0, "")
+@pytest.mark.parametrize(("name", "number"), [("demo", 1), ("second_demo", 2)])
+def test_a_run_works_and_leaves_its_database_where_it_says(request, name, number):
+    demo = request.getfixturevalue(name)
+    assert (demo.code, demo.stderr) == (0, "")
     [database] = re.findall(r"^The database is (\S+)\. ", demo.stdout, re.MULTILINE)
     assert database == f"eventstore-demo/run-{number}/cache.duckdb"
-    assert (folder / database).is_file()
+    assert (demo.folder / database).is_file()
 
 
-def test_the_connector_reads_again_what_the_later_syncs_had_read(demos):
-    _, [demo, _] = demos
+def test_the_connector_reads_again_what_the_later_syncs_had_read(demo):
     counts = re.findall(r"^ +(\d+) records read(.*)$", demo.stdout, re.MULTILINE)
     assert counts == [
         ("100", ""),
@@ -47,8 +46,7 @@ def test_the_connector_reads_again_what_the_later_syncs_had_read(demos):
     assert "the second and the third sync had read 200" in demo.stdout
 
 
-def test_it_shows_each_run_and_the_past_and_what_changed(demos):
-    _, [demo, _] = demos
+def test_it_shows_each_run_and_the_past_and_what_changed(demo):
     events = re.findall(r"^@\d+\t.*", demo.stdout, re.MULTILINE)
     assert len({event.split("\t")[6] for event in events}) == 3
     assert re.search(r'^\[\{"type":"STREAM".*"products".*\}\]$', demo.stdout, re.MULTILINE)
@@ -56,11 +54,10 @@ def test_it_shows_each_run_and_the_past_and_what_changed(demos):
     assert re.search(r"^added\tpurchases\t", demo.stdout, re.MULTILINE)
 
 
-def test_the_three_commands_it_ends_with_work(demos):
-    folder, [_, demo] = demos
-    commands = [line.split() for line in demo.stdout.splitlines()[-3:]]
+def test_the_three_commands_it_ends_with_work(second_demo):
+    commands = [line.split() for line in second_demo.stdout.splitlines()[-3:]]
     for name, *arguments in commands:
         assert name == "eventstore"
-        done = run(*arguments, cwd=folder)
+        done = run(*arguments, cwd=second_demo.folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
