@@ -321,17 +321,15 @@ def _plain(value: Any) -> Any:
     if type(value) in _SCALARS:  # most of a state, and the checks below take their time
         return value
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(by_alias=True, exclude_unset=True))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = value.model_dump(by_alias=True, exclude_unset=True)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         # The CDK's AirbyteStateBlob is a dataclass without fields: all it holds is in __dict__.
-        return {key: _plain(item) for key, item in vars(value).items()}
-    if isinstance(value, Enum):
-        return value.value
+        value = vars(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def _json_bytes(value: object, what: str) -> bytes:

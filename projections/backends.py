@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from eventstore.store import EventStore
     from projections.as_of import Moment
     from projections.views import CatalogView
 
@@ -45,7 +46,8 @@ class SqlStateWriter(StateProvider):
         self.source_name = source_name
         self.destination_name = destination_name
         self._state_backend = backend
-        self._written: StateView | None = None
+        self._run = backend._run
+        self._view = StateView(backend._pipeline(source_name, destination_name=destination_name))
 
     def write_state(self, state_message: AirbyteStateMessage) -> None:
         """Append a state, durably; raises InvalidEvent or StoreUnavailable, and forgets it then."""
@@ -53,19 +55,10 @@ class SqlStateWriter(StateProvider):
 
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
         backend = self._state_backend
-        pipeline = backend._pipeline(self.source_name, destination_name=self.destination_name)
-        [saved] = backend._store.append(
-            pipeline, StateSaved(state_message), actor=backend._actor, run=backend._run
-        )
-        self._written = (self._written or StateView(pipeline)).after(saved)
-
-    @property
-    def _state_message_artifacts(self) -> list[AirbyteStateMessage]:
-        return self._written.messages if self._written else []
-
-    def to_state_input_file_text(self) -> str:
-        """The text for a connector's `--state` file, from the bytes that were written."""
-        return self._written.state_file() if self._written else "[]"
+        event = StateSaved(state_message)
+        pipeline = self._view.pipeline
+        [saved] = backend._store.append(pipeline, event, actor=backend._actor, run=self._run)
+        self._view = self._view.after(saved)
 
 
 class SqlStateBackend:
@@ -118,7 +111,7 @@ class SqlStateBackend:
         )
         if streams_filter:
             view = view.only(streams_filter)
-        return self._provider_class(view.messages, view.state_file())
+        return self._provider_class(view)
 
     def get_state_writer(
         self, source_name: str, destination_name: str | None = None
@@ -183,12 +176,13 @@ class SqlCatalogBackend(CatalogBackendBase):
         actor: str | None = None,
         run: str | None = None,
         connection: str = "",
+        store: EventStore | None = None,
     ) -> None:
         """Make the tables and load what is known."""
         self._sql_config = sql_config
         self._table_prefix = table_prefix
         self._connection = connection
-        self._store = connect(sql_config)
+        self._store = store or connect(sql_config)
         self._actor = actor
         self._run = run
         self._full_catalog = ConfiguredAirbyteCatalog(streams=[])

@@ -18,18 +18,19 @@ if TYPE_CHECKING:
         ConfiguredAirbyteStream,
     )
 
+    from projections.views import StateView
+
 
 class StateProvider:
     """A snapshot of a pipeline's state; later appends do not change it."""
 
-    def __init__(self, messages: Sequence[AirbyteStateMessage], state_file: str) -> None:
-        """Keep the messages, and the text that a connector's `--state` file gets."""
-        self._messages = list(messages)
-        self._state_file = state_file
+    def __init__(self, view: StateView) -> None:
+        """Keep the view."""
+        self._view = view
 
     @property
     def _state_message_artifacts(self) -> list[AirbyteStateMessage]:
-        return self._messages
+        return self._view.messages
 
     @property
     def state_message_artifacts(self) -> list[AirbyteStateMessage]:
@@ -52,7 +53,7 @@ class StateProvider:
 
     def to_state_input_file_text(self) -> str:
         """The text for a connector's `--state` file, from the stored bytes."""
-        return self._state_file
+        return self._view.state_file()
 
     def get_stream_state(
         self,

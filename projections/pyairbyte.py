@@ -6,23 +6,39 @@ is enough to give every new cache a history.
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
+from functools import reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airbyte import exceptions as exc
+from airbyte._message_iterators import AirbyteMessageIterator
 from airbyte.caches._catalog_backend import CatalogBackendBase
 from airbyte.caches._state_backend_base import StateBackendBase
+from airbyte.destinations import base as destinations
 from airbyte.shared.catalog_providers import CatalogProvider
-from airbyte.shared.state_providers import StateProviderBase
+from airbyte.shared.state_providers import JoinedStateProvider, StateProviderBase
 from airbyte.shared.state_writers import StateWriterBase
+from airbyte_protocol.models import AirbyteMessage, Type
+from sqlalchemy.pool import QueuePool
 
-from eventstore.errors import InvalidEvent
+from eventstore.codec import state_message
+from eventstore.errors import EventStoreError, InvalidEvent
 from eventstore.identity import fresh_run
 from projections import backends, providers
+from projections.emitted import EmittedStates
+from projections.views import StateView
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from airbyte.caches.base import CacheBase
+    from airbyte.results import ReadResult
     from airbyte.shared.sql_processor import SqlProcessorBase
     from airbyte_protocol.models import AirbyteStateMessage
+
+    from eventstore.events import StateEmitted
 
 __all__ = [
     "CatalogProvider",
@@ -32,6 +48,8 @@ __all__ = [
     "StateProvider",
     "with_history",
 ]
+
+_log = logging.getLogger(__name__)
 
 Cache = TypeVar("Cache", bound="CacheBase")
 
@@ -56,14 +74,37 @@ class StateProvider(_RaisesPyAirbytesErrors, providers.StateProvider, StateProvi
 class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWriterBase):  # type: ignore[misc,override]
     """Writes the states of one source, for PyAirbyte."""
 
+    _emitted: EmittedStates | None = None
+
+    @contextmanager
+    def emitted_states(self) -> Iterator[EmittedStates]:
+        """Append what is added as StateEmitted, all of it before the next state is saved."""
+        backend, pipeline, run = self._state_backend, self._view.pipeline, self._run
+
+        def append(batch: Sequence[StateEmitted]) -> None:
+            backend._store.append(pipeline, *batch, actor=backend._actor, run=run)
+
+        # Another thread would see a database in memory of its own, or use our connection.
+        pool = backend._store.database.engine.pool
+        self._emitted = EmittedStates(append, punctual=isinstance(pool, QueuePool))
+        try:
+            yield self._emitted
+        except BaseException:
+            try:
+                self._emitted.flush()
+            except EventStoreError as error:  # what ended the read comes first
+                _log.warning("states that %s had put out are lost: %s", self.source_name, error)
+            raise
+        else:
+            self._emitted.flush()
+
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
+        if self._emitted:
+            self._emitted.flush()
         try:
             super()._write_state(state_message)
         except InvalidEvent as error:
-            raise exc.PyAirbyteInternalError(
-                message=f"Invalid state message: {error}.",
-                context={"state_message": state_message},
-            ) from error
+            raise _invalid_state(error, state_message) from error
 
 
 class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: ignore[misc]
@@ -71,6 +112,19 @@ class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: igno
 
     _provider_class = StateProvider
     _writer_class = SqlStateWriter
+    _run_to_begin: str | None = None
+
+    def run_of(self, writer: SqlStateWriter) -> str:
+        """A run for a writer: `Destination.write` asks for two, before it reads, for one run."""
+        begun, self._run_to_begin = self._run_to_begin, None
+        if writer.destination_name:
+            return begun or fresh_run()
+        self._run_to_begin = fresh_run()
+        return self._run_to_begin
+
+    def read_begins(self) -> None:
+        """A writer asked for from now on is for another run."""
+        self._run_to_begin = None
 
 
 class SqlCatalogBackend(backends.SqlCatalogBackend, CatalogBackendBase):  # type: ignore[misc]
@@ -89,27 +143,39 @@ def with_history(
     """Give a cache a history, in place, and return it.
 
     From here on every state and catalog that PyAirbyte writes to the cache is an event in the
-    cache's own database; tables that PyAirbyte made are taken over at once. `connection` tells
-    two configurations of one connector apart. Each read is a run of its own unless `run` names
-    one; `actor` defaults to the OS user. Raises StoreUnavailable.
+    cache's own database, and so is every state that a source puts out on the way; tables that
+    PyAirbyte made are taken over at once. `connection` tells two configurations of one connector
+    apart. Each read is a run of its own unless `run` names one; `actor` defaults to the OS user.
+    Raises StoreUnavailable.
     """
     given: dict[str, Any] = {"actor": actor, "run": run, "connection": connection}
     prefix = cache.table_prefix or ""
-    catalog_backend = SqlCatalogBackend(cache, prefix, **given)
-    cache._catalog_backend = catalog_backend
-    cache._state_backend = SqlStateBackend(cache, prefix, **given)
-    cache.processor._catalog_provider = CatalogProvider(catalog_backend._full_catalog)
+    states = SqlStateBackend(cache, prefix, **given)
+    catalogs = SqlCatalogBackend(cache, prefix, **given, store=states._store)
+    cache._state_backend, cache._catalog_backend = states, catalogs
+    cache.processor._catalog_provider = CatalogProvider(catalogs._full_catalog)
     # An attribute of the instance would be copied with it, still bound to this one; a class is not.
-    object.__setattr__(cache, "__class__", _with_named_runs(type(cache), run))
+    object.__setattr__(cache, "__class__", _recorded(type(cache), run))
+    # What `Destination.write` finds in its module knows states of single streams alone (12, 25).
+    vars(destinations).update(
+        JoinedStateProvider=_joined_states, AirbyteMessageIterator=_MessagesForDestination
+    )
     return cache
 
 
-def _with_named_runs(cache_class: type[CacheBase], given_run: str | None) -> type[CacheBase]:
-    """The cache's class, of the same name, with each read a run and under its source's name."""
+def _recorded(cache_class: type[CacheBase], given_run: str | None) -> type[CacheBase]:
+    """The cache's class, of the same name, that hands on what PyAirbyte drops."""
     plain: type[CacheBase] = getattr(cache_class, "without_history", cache_class)
 
     class Recorded(plain):  # type: ignore[misc,valid-type]
         without_history: ClassVar[type[CacheBase]] = plain
+
+        def get_state_writer(
+            self, source_name: str, destination_name: str | None = None
+        ) -> StateWriterBase:
+            writer: SqlStateWriter = super().get_state_writer(source_name, destination_name)
+            writer._run = given_run or self._state_backend.run_of(writer)
+            return writer
 
         def get_record_processor(
             self,
@@ -117,15 +183,97 @@ def _with_named_runs(cache_class: type[CacheBase], given_run: str | None) -> typ
             catalog_provider: CatalogProvider,
             state_writer: StateWriterBase | None = None,
         ) -> SqlProcessorBase:
-            run = given_run or fresh_run()
-            self._catalog_backend._run = self._state_backend._run = run
+            state_writer = state_writer or self.get_state_writer(source_name)
             if isinstance(state_writer, SqlStateWriter):
                 # PyAirbyte passes the cache's class name here (defect 16).
                 source_name = state_writer.source_name
+                self._catalog_backend._run = state_writer._run
             processor: SqlProcessorBase = super().get_record_processor(
                 source_name, catalog_provider, state_writer
             )
             return processor
 
+        def _write_airbyte_message_stream(
+            self,
+            stdin: Any,
+            *,
+            catalog_provider: CatalogProvider,
+            state_writer: StateWriterBase | None = None,
+            **options: Any,
+        ) -> None:
+            state_writer = state_writer or self.get_state_writer(self.name)
+            options.update(catalog_provider=catalog_provider, state_writer=state_writer)
+            if not isinstance(state_writer, SqlStateWriter):
+                super()._write_airbyte_message_stream(stdin, **options)
+                return
+            self._state_backend.read_begins()
+            with state_writer.emitted_states() as emitted:
+                messages = AirbyteMessageIterator(_taking_states(stdin, emitted))
+                super()._write_airbyte_message_stream(messages, **options)
+            # The data is in the cache. PyAirbyte has saved one state per stream name, no others.
+            saved = state_writer._view.bodies
+            for body in emitted.unsaved(saved, catalog_provider.stream_names):
+                state_writer.write_state(state_message(body))
+
     Recorded.__name__ = Recorded.__qualname__ = plain.__name__
     return Recorded
+
+
+def _taking_states(
+    messages: Iterable[AirbyteMessage], emitted: EmittedStates
+) -> Iterator[AirbyteMessage]:
+    """Take each state in on its way to PyAirbyte, which stumbles over untyped ones (defect 30)."""
+    for message in messages:
+        if message.type is not Type.STATE:
+            yield message
+            continue
+        try:
+            emitted.add(message.state)
+        except InvalidEvent as error:
+            raise _invalid_state(error, message.state) from error
+        if message.state and message.state.stream:
+            yield message
+    emitted.flush()
+
+
+def _joined_states(primary: StateProviderBase, secondary: StateProviderBase) -> StateProviderBase:
+    """PyAirbyte's JoinedStateProvider, for states of any type, from the stored bytes."""
+    ours = [side for side in (primary, secondary) if isinstance(side, StateProvider)]
+    theirs = [side for side in (primary, secondary) if side not in ours]
+    if not ours or any(list(side.state_message_artifacts) for side in theirs):
+        return JoinedStateProvider(primary, secondary)
+    return StateProvider(reduce(StateView.or_else, (side._view for side in ours)))
+
+
+class _MessagesForDestination(AirbyteMessageIterator):
+    """Messages as a destination reads them: a GLOBAL state under its name (defect 03)."""
+
+    def __init__(self, iterable: Iterable[AirbyteMessage]) -> None:
+        super().__init__(map(_with_global_by_its_name, iterable))
+
+    @classmethod
+    def from_read_result(cls, read_result: ReadResult) -> AirbyteMessageIterator:
+        """The records and states of a read, and at the end what is no state of one stream."""
+        messages = super().from_read_result(read_result)
+        states = read_result.cache.get_state_provider(read_result.source_name)
+        if not isinstance(states, StateProvider) or states._view.whole is None:
+            return messages
+        [whole] = states._view.messages
+        return cls(chain(messages, [_ByAlias.model_construct(type=Type.STATE, state=whole)]))
+
+
+class _ByAlias(AirbyteMessage):
+    def model_dump_json(self, **options: Any) -> str:
+        return super().model_dump_json(**{**options, "by_alias": True, "exclude_unset": True})
+
+
+def _with_global_by_its_name(message: AirbyteMessage) -> AirbyteMessage:
+    if message.state is None or message.state.global_ is None:
+        return message
+    return _ByAlias.model_construct(type=message.type, state=message.state)
+
+
+def _invalid_state(error: InvalidEvent, state: AirbyteStateMessage | None) -> Exception:
+    return exc.PyAirbyteInternalError(
+        message=f"Invalid state message: {error}.", context={"state_message": state}
+    )

@@ -83,9 +83,23 @@ class StateView:
         kept = {key: body for key, body in self.streams.items() if key.name in wanted}
         return replace(self, streams=kept)
 
+    def or_else(self, other: StateView) -> StateView:
+        """The same state where there is any, with the streams that only the other has.
+
+        By name alone, as PyAirbyte joins the states of a cache and of a destination. A GLOBAL or
+        LEGACY state is whole: nothing is added to it, nor it to anything.
+        """
+        if not self.bodies:
+            return other
+        if self.whole is not None or other.whole is not None:
+            return self
+        names = {stream.name for stream in self.streams}
+        added = {key: body for key, body in other.streams.items() if key.name not in names}
+        return replace(self, streams={**self.streams, **added})
+
     def provider(self) -> StateProvider:
         """Hand the state to a runner."""
-        return StateProvider(self.messages, self.state_file())
+        return StateProvider(self)
 
 
 @dataclass(frozen=True)

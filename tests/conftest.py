@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
     from eventstore import EventStore
 
+# PyAirbyte asks for these when it is imported. Its default for logs is one folder for all users,
+# where only the first may write.
+_LOGS = Path(tempfile.gettempdir()) / f"airbyte-logs-{os.getuid()}"
+os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str(_LOGS))
+os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
+
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
 settings.register_profile("quick", database=None, deadline=None, max_examples=20, print_blob=True)
@@ -35,9 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(capability): skipped where the database's dialect has no such capability"
     )
-    # PyAirbyte's default is one folder for all users, where only the first may write.
-    logs = Path(tempfile.gettempdir()) / f"airbyte-logs-{os.getuid()}"
-    os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str(logs))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,214 @@
+"""Everything a source says while PyAirbyte reads it is in the history."""
+
+import json
+from collections import Counter
+from threading import Event, Thread
+
+import pytest
+from airbyte.exceptions import AirbyteConnectorFailedError
+from sqlalchemy import event, select
+
+from eventstore import EventStore, Pipeline
+from eventstore.tables import events
+from projections import connect, latest_state
+from projections.pyairbyte import with_history
+from tests.messages import global_state, inner_state, legacy_state, stream_state
+from tests.read_side.breakdowns import BrokenDown
+from tests.syncs.connectors import record, state
+
+SHOP = Pipeline("source-shop", table_prefix="dev_")
+
+
+@pytest.fixture
+def cache(plain_cache):
+    with with_history(plain_cache()) as cache:
+        yield cache
+
+
+def store_of(cache):
+    return cache if isinstance(cache, EventStore) else connect(cache)
+
+
+def said(cache, *kinds):
+    """The kind and the state of each event of these kinds, oldest first."""
+    return [
+        (stored.kind, json.loads(stored.body))
+        for stored in store_of(cache).history(SHOP)
+        if stored.kind in (kinds or ("StateEmitted", "StateSaved"))
+    ]
+
+
+def users(cursor, namespace=None):
+    return stream_state("users", {"cursor": cursor}, namespace)
+
+
+def orders(cursor):
+    return stream_state("orders", {"cursor": cursor})
+
+
+LEGACY = legacy_state({"users": 3})
+UNTYPED = '{"data":{"users":4}}'
+GLOBAL = global_state({"lsn": 5}, inner_state("users", {"cursor": 5}))
+
+
+def test_each_state_is_emitted_and_the_last_of_each_stream_is_saved(cache, shop):
+    states = [users(1), orders(1), users(2), users(3)]
+    cache_result = shop.says(
+        *(line for text in states for line in (record("users"), state(text)))
+    ).read(cache)
+    assert cache_result.processed_records == 4
+    assert said(cache, "StateEmitted") == [("StateEmitted", json.loads(text)) for text in states]
+    saved = said(cache, "StateSaved")
+    assert {found["stream"]["stream_descriptor"]["name"] for _, found in saved} == {
+        "users",
+        "orders",
+    }
+    assert [kind for kind, _ in said(cache)] == ["StateEmitted"] * 4 + ["StateSaved"] * 2
+    assert set(latest_state(connect(cache), SHOP).bodies) == {orders(1).encode(), users(3).encode()}
+
+
+def test_a_saved_state_points_at_the_emitted_one(cache, shop):
+    shop.says(state(users(1)), state(orders(1))).read(cache)
+    with cache.get_sql_engine().connect() as db:
+        rows = db.execute(
+            select(events.c.kind, events.c.version, events.c.body_version)
+            .where(events.c.kind.like("State%"))
+            .order_by(events.c.version)
+        ).all()
+    emitted = [version for kind, version, _ in rows if kind == "StateEmitted"]
+    saved = [body_version for kind, _, body_version in rows if kind == "StateSaved"]
+    assert len(rows) == 4
+    assert sorted(saved) == emitted
+
+
+@pytest.mark.parametrize("text", [GLOBAL, LEGACY, UNTYPED], ids=["global", "legacy", "untyped"])
+def test_the_last_state_of_the_whole_source_is_saved_and_given_to_the_next_read(cache, shop, text):
+    source = shop.says(record("users"), state(global_state({"lsn": 1})), state(text))
+    source.read(cache)
+    kinds = [kind for kind, _ in said(cache)]
+    assert kinds == ["StateEmitted", "StateEmitted", "StateSaved"]
+    assert latest_state(connect(cache), SHOP).bodies == [text.encode()]
+    source.read(cache)
+    [first, second] = map(json.loads, shop.given)
+    assert first == []
+    assert second == ([json.loads(text)] if text == GLOBAL else json.loads(text)["data"])
+
+
+def test_states_of_two_namespaces_are_both_saved(cache, shop):
+    shop.says(state(users(1, "eu")), state(users(2, "us")), state(users(3, "eu"))).read(cache)
+    assert set(latest_state(connect(cache), SHOP).bodies) == {
+        users(3, "eu").encode(),
+        users(2, "us").encode(),
+    }
+
+
+def test_the_state_of_a_stream_in_no_catalog_is_emitted_and_never_saved(cache, shop):
+    """Its records are not kept, so that a later read has to begin at the beginning."""
+    shop.says(state(users(1)), state(orders(1)), streams=["users"]).read(cache)
+    assert len(said(cache, "StateEmitted")) == 2
+    assert latest_state(connect(cache), SHOP).bodies == [users(1).encode()]
+
+
+@pytest.mark.parametrize(
+    ("states", "last"),
+    [
+        ([LEGACY, users(1), orders(1)], [users(1), orders(1)]),
+        ([users(1), LEGACY], [LEGACY]),
+        ([users(1), GLOBAL, orders(1)], [orders(1)]),
+        ([GLOBAL, LEGACY], [LEGACY]),
+        ([users(1), orders(1), GLOBAL, users(2)], [users(2)]),
+    ],
+    ids=["legacy first", "legacy last", "global between", "global, legacy", "stream again"],
+)
+def test_where_types_are_mixed_the_state_is_the_one_put_out_last(cache, shop, states, last):
+    shop.says(*map(state, states)).read(cache)
+    assert set(latest_state(connect(cache), SHOP).bodies) == {text.encode() for text in last}
+
+
+CRASHING = [record("users"), users(1), users(2), orders(1), GLOBAL, LEGACY, UNTYPED]
+
+
+@pytest.mark.parametrize("at", range(len(CRASHING) + 1))
+def test_after_a_crash_all_it_said_is_in_the_history_and_nothing_is_saved(cache, shop, at):
+    lines = [CRASHING[0], *map(state, CRASHING[1:])]
+    with pytest.raises(AirbyteConnectorFailedError):
+        shop.says(*lines, crash_at=at).read(cache)
+    put_out = [json.loads(text) for text in CRASHING[1:at]]
+    assert said(cache) == [("StateEmitted", found) for found in put_out]
+    assert latest_state(connect(cache), SHOP).bodies == []
+    shop.says(*lines).read(cache)
+    assert latest_state(connect(cache), SHOP).bodies == [UNTYPED.encode()]
+
+
+def test_an_invalid_state_ends_the_read_and_what_was_said_before_is_in_the_history(cache, shop):
+    with pytest.raises(AirbyteConnectorFailedError) as failed:
+        shop.says(state(users(1)), state('{"type":"STREAM"}')).read(cache)
+    assert "needs `stream`" in str(failed.value.__cause__)
+    assert said(cache) == [("StateEmitted", json.loads(users(1)))]
+
+
+def test_the_catalog_is_registered_under_the_sources_name(cache, shop):
+    shop.says(record("users")).read(cache)
+    assert connect(cache).pipelines() == [SHOP]
+    provider = cache._catalog_backend.get_source_catalog_provider("source-shop")
+    assert sorted(provider.stream_names) == ["orders", "users"]
+    shop.says(record("refunds"), streams=["refunds"]).read(cache)
+    assert sorted(provider.stream_names) == ["orders", "refunds", "users"]
+
+
+def test_a_read_is_one_run_of_one_actor(plain_cache, shop):
+    with with_history(plain_cache(), actor="nightly") as cache:
+        for cursor in (1, 2):
+            shop.says(record("users"), state(users(cursor)), state(GLOBAL)).read(cache)
+        events = list(connect(cache).history(SHOP))
+    assert {stored.actor for stored in events} == {"nightly"}
+    runs = Counter(stored.run for stored in events)
+    assert len(runs) == 2
+    for run in runs:
+        kinds = {stored.kind for stored in events if stored.run == run}
+        assert {"CatalogRegistered", "StateEmitted", "StateSaved"} <= kinds
+
+
+def test_two_connections_of_one_source_do_not_share_a_cursor(plain_cache, shop):
+    for connection in ("account-a", "account-b"):
+        with with_history(plain_cache(), connection=connection) as cache:
+            shop.says(record("users"), state(users(1))).read(cache)
+    assert [json.loads(text) for text in shop.given] == [[], []]
+
+
+def test_a_state_is_in_the_history_while_the_source_is_silent(cache, shop):
+    source = shop.says(state(users(1)), state(users(2)), record("users"), pause=2.5)
+    seen = []
+    stop = Event()
+
+    def watch():
+        store = connect(cache)
+        while not stop.wait(0.1):
+            count = sum(kind == "StateEmitted" for kind, _ in said(store))
+            if not seen or seen[-1] != count:
+                seen.append(count)
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    source.read(cache)
+    stop.set()
+    watcher.join()
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pause", [0, 1.5], ids=["at the end", "by the thread"])
+def test_a_state_that_cannot_be_stored_ends_the_read(cache, shop, pause):
+    source = shop.says(state(users(1)), state(users(2)), record("users"), pause=pause)
+
+    def fail(_connection, _cursor, _statement, parameters, *_):
+        if "StateEmitted" in repr(parameters):
+            raise BrokenDown
+
+    engine = cache.get_sql_engine()
+    event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(BrokenDown):
+        source.read(cache)
+    event.remove(engine, "before_cursor_execute", fail)
+    assert said(cache) == []
+    source.read(cache)
+    assert len(said(cache, "StateEmitted")) == 2
