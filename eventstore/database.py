@@ -67,6 +67,10 @@ class Database:
         _ = self.engine
         return self._components
 
+    def catch_up(self) -> None:
+        """Take in what others have written since to tables that are ours."""
+        self._catch_up(self.engine)
+
     def read(self, work: Callable[[Connection], T]) -> T:
         """Do work that only reads, again when its connection was lost; raises StoreUnavailable."""
         return _persist(self.engine, work)
@@ -88,6 +92,15 @@ class Database:
                 lambda db: _in_transaction(db, lambda db: schema.upgrade(db, self._schemas)),
             )
         self._components = frozenset(found).union(step.component for step in self._schemas)
+        self._catch_up(engine)
+
+    def _catch_up(self, engine: Engine) -> None:
+        for component in self._schemas:
+            behind = _persist(engine, component.is_behind)
+            if behind and self._create:
+                _persist(engine, lambda db, it=component: _in_transaction(db, it.catch_up))  # type: ignore[misc]
+            elif behind:
+                _log.warning("%s: the next command or program that writes takes it in", behind)
 
 
 def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
@@ -117,12 +130,15 @@ def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
         except DBAPIError as error:
             if dialect.verdict(error) == "refused" or time.monotonic() > deadline:
                 raise _unavailable(engine, error) from error
-            _log.debug("attempt %d lost a race or its connection: %s", attempt, error.orig)
+            _log.warning("trying again after a lost race or connection: %s", _words(error))
         time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))  # noqa: S311
     raise AssertionError("count() does not end")
 
 
 def _unavailable(engine: Engine, error: DBAPIError) -> StoreUnavailable:
-    problem = " ".join(str(error.orig).split())
     where = engine.url.render_as_string(hide_password=True)
-    return StoreUnavailable(f"{where}: {problem}")
+    return StoreUnavailable(f"{where}: {_words(error)}")
+
+
+def _words(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())

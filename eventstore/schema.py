@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schema:
-    """The steps of one component; its version is how many of them a database has seen."""
+    """The steps of one component; its version is how many of them a database has seen.
+
+    `is_behind` says what others have written since to tables that are ours, and `catch_up`, run
+    in a transaction, takes it in.
+    """
 
     component: str
     steps: Sequence[Callable[[Connection], None]]
+    is_behind: Callable[[Connection], str | None] = lambda _: None
+    catch_up: Callable[[Connection], None] = lambda _: None
 
 
 def schema_name(db: Connection) -> str | None:

@@ -104,6 +104,8 @@ class SqlStateBackend:
         `streams_filter` keeps the STREAM states of these names, and GLOBAL and LEGACY states.
         """
         pipeline = self._pipeline(source_name, table_prefix, destination_name)
+        if as_of is None:
+            self._store.database.catch_up()
         view = (
             latest_state(self._store, pipeline)
             if as_of is None

@@ -50,13 +50,21 @@ def apply(db: Connection, stored: StoredEvent) -> None:
         "source_name": pipeline.source,
         "table_name": _table_name(pipeline, stream),
         "catalog_metadata": json.dumps(schema, ensure_ascii=False),
-        "row_key": names_key(pipeline.key, stream.namespace, stream.name),
+        "row_key": _row_key(stored),
         "pipeline_key": pipeline.key,
         "stream_namespace": stream.namespace,
         "configured_stream": stored.body.decode(),
         "version": stored.version,
     }
     replace_row(db, STREAMS_TABLE, row, changing=_CHANGING)
+
+
+def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
+    """The definitions whose rows are not there."""
+    of_pipeline = STREAMS_TABLE.c.pipeline_key == pipeline.key
+    there = set(db.scalars(select(STREAMS_TABLE.c.row_key).where(of_pipeline)))
+    defined = store.newest_within(db, pipeline, ["StreamDefined"])
+    return [stored for stored in defined if _row_key(stored) not in there]
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
@@ -157,6 +165,12 @@ def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
     fields = {"name": stream.stream.name, "namespace": stream.stream.namespace}
     fields |= {field: getattr(stream, field) for field in codec.VOLATILE}
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _row_key(defined: StoredEvent) -> str:
+    stream = defined.stream
+    assert stream is not None
+    return names_key(defined.pipeline.key, stream.namespace, stream.name)
 
 
 def _table_name(pipeline: Pipeline, stream: StreamDescriptor) -> str:

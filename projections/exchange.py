@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, exists, or_, select
 
 from eventstore import codec
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StateSaved
 from eventstore.schema import schema_name
-from projections.catalogs import by_descriptor, registration
+from projections import catalogs, states
 from projections.models import (
     ALL_TABLES,
     GLOBAL_STATE_STREAM_NAMES,
@@ -22,92 +23,210 @@ from projections.models import (
     create_table,
 )
 from projections.projector import refill
-from projections.views import CatalogView
+from projections.views import CATALOG_KINDS, CatalogView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from sqlalchemy import Connection, Table
+    from airbyte_protocol.models import ConfiguredAirbyteStream
+    from sqlalchemy import ColumnElement, Connection, Table
 
+    from eventstore.events import Origin
     from eventstore.store import EventStore
 
 _log = logging.getLogger(__name__)
 
 _OUR_COLUMNS = {"row_key", "pipeline_key", "stream_namespace", "configured_stream", "version"}
 
+_NO_STATE = 0
+"""The `version` of a row of PyAirbyte's that is no valid state or catalog: it stays as it is."""
+
+_CHUNK = 500
+
 
 def create_or_take_over(db: Connection, store: EventStore) -> None:
     """Make the three tables from the log, or take over those that PyAirbyte made, rows and all.
 
-    Each row becomes the first event of its stream (`origin=adopted`); a row that is no valid
-    state or catalog stays in its table as it was.
+    Each row becomes the first event of its stream (`origin=adopted`).
     """
-    rows = {table: _make_ours(db, table) for table in ALL_TABLES}
+    for table in ALL_TABLES:
+        _make_ours(db, table)
     refill(db, store)
-    if not any(rows.values()):
-        return
-    adopted = sum(_adopt_states(db, store, table, rows[table]) for table in STATE_TABLES)
-    adopted += _adopt_catalogs(db, store, rows[STREAMS_TABLE])
-    if adopted:
-        _log.info("took over %d rows of PyAirbyte's tables as the first events", adopted)
+    if taken := _Intake(db, store, "adopted", "taken over from {}").run():
+        _log.info("took over %d rows of PyAirbyte's tables as the first events", taken)
 
 
-def _make_ours(db: Connection, table: Table) -> list[dict[str, Any]]:
-    """Make a table; returns the rows of the one that PyAirbyte had made in its place."""
+def written_by_others(db: Connection) -> str | None:
+    """Say so if there are rows in the tables that are in no history yet."""
+    rows = [exists(select(table.c.row_key).where(_foreign(table))) for table in ALL_TABLES]
+    if not db.scalar(select(or_(*rows))):
+        return None
+    return "PyAirbyte has written to its tables without a history"
+
+
+def take_in(db: Connection, store: EventStore) -> None:
+    """Take in what unmodified PyAirbyte has written to our tables (`origin=foreign`).
+
+    Its write of one source deletes the rows that another has under the same table name: those are
+    put back, their states as new events (`origin=restored`), and never taken for a clear.
+    """
+    for table in ALL_TABLES:
+        dialect_of(db).lock_table(db, table, schema_name(db))
+    if taken := _Intake(db, store, "foreign", "written to {} by PyAirbyte").run():
+        _log.info("took in %d rows that PyAirbyte had written without a history", taken)
+    for pipeline in store.pipelines_within(db):
+        _put_back(db, store, pipeline)
+
+
+def _foreign(table: Table) -> ColumnElement[bool]:
+    return and_(table.c.pipeline_key.is_(None), table.c.version.is_(None))
+
+
+def _make_ours(db: Connection, table: Table) -> None:
+    """Make a table; the rows of the one that PyAirbyte had made in its place are kept."""
     there = dialect_of(db).column_names(db, table.name, schema_name(db))
     if "row_key" in there:
-        return []
+        return
     rows = []
     if there:
         theirs = [column for column in table.columns if column.name not in _OUR_COLUMNS]
         rows = [dict(row._mapping) for row in db.execute(select(*theirs))]
         table.drop(db)
     create_table(db, table)
-    return rows
+    if rows:
+        db.execute(table.insert(), rows)
 
 
-def _adopt_states(
-    db: Connection, store: EventStore, table: Table, rows: Iterable[dict[str, Any]]
-) -> int:
-    states = defaultdict(list)
-    for row in rows:
-        try:
-            pipeline, saved = _pipeline(row), StateSaved(row["state_json"] or "", "adopted")
-            codec.encode(saved)
-        except Invalid as problem:
-            _keep(db, table, row, problem)
-        else:
-            states[pipeline].append((row, saved))
-    for pipeline, adopted in states.items():
-        # A typed state replaces a LEGACY one, so what speaks of the whole pipeline goes first.
-        adopted.sort(key=lambda pair: pair[0]["stream_name"] not in GLOBAL_STATE_STREAM_NAMES)
-        for row, saved in adopted:
-            reason = f"taken over from {table.name}, last updated {row['last_updated']}"
-            store.append_within(db, pipeline, saved, reason=reason)
-    return sum(len(adopted) for adopted in states.values())
+@dataclass
+class _Intake:
+    """Turns the rows that others wrote into events, which write them anew."""
+
+    db: Connection
+    store: EventStore
+    origin: Origin
+    reason: str
+
+    def __post_init__(self) -> None:
+        self._rows: dict[Table, list[dict[str, Any]]] = {}
+        for table in ALL_TABLES:
+            found = self.db.execute(table.select().where(_foreign(table)))
+            self._rows[table] = [dict(row._mapping) for row in found]
+        wrote_state = self._rows[STATE_TABLES[0]]
+        self._source_of_table = {row["table_name"]: row["source_name"] for row in wrote_state}
+        self._pipelines = self.store.pipelines_within(self.db)
+        self._known: dict[Pipeline, CatalogView] = {}
+
+    def run(self) -> int:
+        """Take all in; returns how many rows that were."""
+        return sum(map(self._take_states, STATE_TABLES)) + self._take_catalogs()
+
+    def _take_states(self, table: Table) -> int:
+        valid = defaultdict(list)
+        for row in self._rows[table]:
+            try:
+                pipeline, saved = _pipeline(row), StateSaved(row["state_json"] or "", self.origin)
+                codec.encode(saved)
+            except Invalid as problem:
+                self._leave(table, row, problem)
+            else:
+                valid[pipeline].append((row, saved))
+        taken = self._remove(table, [row for pairs in valid.values() for row, _ in pairs])
+        for pipeline, pairs in valid.items():
+            # A typed state replaces a LEGACY one, so what speaks of the whole pipeline goes first.
+            pairs.sort(key=lambda pair: pair[0]["stream_name"] not in GLOBAL_STATE_STREAM_NAMES)
+            for row, saved in pairs:
+                reason = f"{self.reason.format(table.name)}, last updated {row['last_updated']}"
+                self.store.append_within(self.db, pipeline, saved, reason=reason)
+        return taken
+
+    def _take_catalogs(self) -> int:
+        table = STREAMS_TABLE
+        valid = defaultdict(list)
+        for row in self._rows[table]:
+            try:
+                pipeline, stream = self._owner(row), _full_refresh_stream(row)
+            except Invalid as problem:
+                self._leave(table, row, problem)
+            else:
+                valid[pipeline].append((row, stream))
+        taken = self._remove(table, [row for pairs in valid.values() for row, _ in pairs])
+        for pipeline, pairs in valid.items():
+            known = self._catalog(pipeline)
+            named = catalogs.by_descriptor(_as_known(known, stream) for _, stream in pairs)
+            events = catalogs.registration(known, named, self.origin)
+            reason = self.reason.format(table.name)
+            self.store.append_within(self.db, pipeline, *events, reason=reason)
+        return taken
+
+    def _owner(self, row: dict[str, Any]) -> Pipeline:
+        """Whose a row of the catalog is, where a read has left the cache's class name (defect 16).
+
+        The source that wrote the state under the same table name, or else the only one that is
+        known to have such a stream. Raises InvalidPipeline.
+        """
+        named = _pipeline(row)
+        wrote_state = self._source_of_table
+        if named.source in wrote_state.values():
+            return named
+        if row["table_name"] in wrote_state:
+            return Pipeline(wrote_state[row["table_name"]], table_prefix=named.table_prefix)
+        if any(named.source == pipeline.source for pipeline in self._pipelines):
+            return named
+        having = [
+            pipeline
+            for pipeline in self._pipelines
+            if (pipeline.destination, pipeline.table_prefix) == (None, named.table_prefix)
+            and any(key.name == row["stream_name"] for key in self._catalog(pipeline).definitions)
+        ]
+        return having[0] if len(having) == 1 else named
+
+    def _catalog(self, pipeline: Pipeline) -> CatalogView:
+        """What the log knew of the streams of a pipeline before."""
+        if pipeline not in self._known:
+            view = CatalogView(pipeline)
+            for stored in self.store.newest_within(self.db, pipeline, CATALOG_KINDS):
+                view = view.after(stored)
+            self._known[pipeline] = view
+        return self._known[pipeline]
+
+    def _leave(self, table: Table, row: dict[str, Any], problem: Invalid) -> None:
+        """Leave a row as it is, and do not look at it again."""
+        name = row["stream_name"]
+        _log.warning("%s: the row of %s stays as it was: %s", table.name, name, problem)
+        mine = table.c.row_key == row["row_key"]
+        self.db.execute(table.update().where(mine).values(version=_NO_STATE))
+
+    def _remove(self, table: Table, rows: list[dict[str, Any]]) -> int:
+        keys = [row["row_key"] for row in rows]
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            self.db.execute(table.delete().where(table.c.row_key.in_(chunk)))
+        return len(keys)
 
 
-def _adopt_catalogs(db: Connection, store: EventStore, rows: Iterable[dict[str, Any]]) -> int:
-    catalogs = defaultdict(list)
-    for row in rows:
-        try:
-            pipeline, stream = _pipeline(row), _full_refresh_stream(row)
-        except Invalid as problem:
-            _keep(db, STREAMS_TABLE, row, problem)
-        else:
-            catalogs[pipeline].append(stream)
-    for pipeline, streams in catalogs.items():
-        catalog = codec.configured_catalog({"streams": streams})
-        named = by_descriptor(catalog.streams)
-        events = registration(CatalogView(pipeline), named, "adopted")
-        reason = f"taken over from {STREAMS_TABLE.name}"
-        store.append_within(db, pipeline, *events, reason=reason)
-    return sum(len(streams) for streams in catalogs.values())
+def _as_known(current: CatalogView, stream: ConfiguredAirbyteStream) -> ConfiguredAirbyteStream:
+    """The stream as we know it, with PyAirbyte's JSON schema: it keeps nothing else (defect 13)."""
+    for descriptor, known in current.by_descriptor.items():
+        if descriptor.name == stream.stream.name:
+            inner = known.stream.model_copy(update={"json_schema": stream.stream.json_schema})
+            return known.model_copy(update={"stream": inner})
+    return stream
 
 
-def _keep(db: Connection, table: Table, row: dict[str, Any], problem: Invalid) -> None:
-    _log.warning("%s: the row of %s stays as it was: %s", table.name, row["stream_name"], problem)
-    db.execute(table.insert(), row)
+def _put_back(db: Connection, store: EventStore, pipeline: Pipeline) -> None:
+    """Write the rows of a pipeline again that are not there."""
+    lost = states.without_row(db, store, pipeline)
+    for stored in lost:
+        again = StateSaved(stored.body, "restored", stored.version)
+        reason = f"put back from @{stored.version}: PyAirbyte had deleted its row"
+        store.append_within(db, pipeline, again, reason=reason)
+    definitions = catalogs.without_row(db, store, pipeline)
+    for stored in definitions:
+        catalogs.apply(db, stored)
+    if names := sorted({str(stored.stream or "the state") for stored in [*lost, *definitions]}):
+        _log.warning(
+            "put back rows of %s that PyAirbyte had deleted: %s", pipeline, ", ".join(names)
+        )
 
 
 def _pipeline(row: Mapping[str, Any]) -> Pipeline:
@@ -118,7 +237,7 @@ def _pipeline(row: Mapping[str, Any]) -> Pipeline:
     return Pipeline(row["source_name"], table_prefix=prefix)
 
 
-def _full_refresh_stream(row: Mapping[str, Any]) -> dict[str, Any]:
+def _full_refresh_stream(row: Mapping[str, Any]) -> ConfiguredAirbyteStream:
     """What PyAirbyte makes of a row, of which it stores only the JSON schema (defect 13)."""
     stream = {
         "stream": {
@@ -129,5 +248,5 @@ def _full_refresh_stream(row: Mapping[str, Any]) -> dict[str, Any]:
         "sync_mode": "full_refresh",
         "destination_sync_mode": "append",
     }
-    codec.configured_catalog({"streams": [stream]})
-    return stream
+    [configured] = codec.configured_catalog({"streams": [stream]}).streams
+    return configured

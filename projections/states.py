@@ -91,6 +91,25 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
     )
 
 
+def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
+    """The events that say what the state is, but whose rows are not there."""
+    current: dict[str, StoredEvent] = {}
+    whole_key = _row_key(pipeline, None)
+    for stored in store.newest_within(db, pipeline, KINDS):
+        key = _row_key(pipeline, stored.stream)
+        if stored.stream is None:
+            current.clear()
+        elif stored.kind == "StateSaved":
+            current.pop(whole_key, None)
+        current.pop(key, None)
+        if stored.kind == "StateSaved":
+            current[key] = stored
+    table = _table(pipeline)
+    rows = db.scalars(select(table.c.row_key).where(table.c.pipeline_key == pipeline.key))
+    there = set(rows)
+    return [stored for key, stored in current.items() if key not in there]
+
+
 def _table(pipeline: Pipeline) -> Table:
     to_cache = pipeline.destination is None
     return table_of(CacheStreamStateModel if to_cache else DestinationStreamStateModel)

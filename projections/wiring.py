@@ -13,11 +13,13 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, UnsupportedDatabase
 from eventstore.schema import Schema
 from eventstore.store import EventStore
-from projections.exchange import create_or_take_over
+from projections.exchange import create_or_take_over, take_in, written_by_others
 from projections.projector import apply_inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy import Connection
 
 
 @runtime_checkable
@@ -44,10 +46,13 @@ def connect(
     engine, ours = _engine_source(database, schema, create=create)
     store: EventStore
 
-    def take_over(db: Any) -> None:
+    def make_tables(db: Connection) -> None:
         create_or_take_over(db, store)
 
-    tables = Schema("tables", [take_over])
+    def catch_up(db: Connection) -> None:
+        take_in(db, store)
+
+    tables = Schema("tables", [make_tables], written_by_others, catch_up)
     store = EventStore(engine, inline=apply_inline, schemas=[tables], create=create, dispose=ours)
     return store
 

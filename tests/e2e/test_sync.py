@@ -45,7 +45,10 @@ def test_what_one_process_has_read_the_next_does_not_read_again(three_syncs):
 
 def test_the_history_of_three_syncs_has_three_runs(three_syncs):
     store, _ = three_syncs
-    kinds = [[(event.kind, str(event.stream)) for event in run] for run in runs(store)]
+    kinds = [
+        [(event.kind, str(event.stream)) for event in run if event.kind != "StateEmitted"]
+        for run in runs(store)
+    ]
     registered = ("CatalogRegistered", "None")
     assert kinds[0] == [("StreamDefined", "products"), registered, ("StateSaved", "products")]
     assert kinds[1][:2] == [("StreamDefined", "users"), registered]

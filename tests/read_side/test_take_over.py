@@ -102,7 +102,8 @@ def test_each_state_is_there(pyairbytes):
 
 def test_each_row_of_state_is_one_event_that_says_where_it_came_from(pyairbytes):
     for pipeline, states in PIPELINES.items():
-        history = list(connect(pyairbytes).history(pipeline))
+        history = connect(pyairbytes).history(pipeline)
+        history = [stored for stored in history if stored.kind == "StateSaved"]
         assert {stored.stream.name for stored in history} == set(states)
         assert len(history) == len(states)
         for stored in history:
@@ -112,13 +113,21 @@ def test_each_row_of_state_is_one_event_that_says_where_it_came_from(pyairbytes)
 
 def test_each_registered_stream_is_one_event_and_each_catalog_another(pyairbytes):
     for prefix in ("", "raw_"):
-        history = list(connect(pyairbytes).history(Pipeline("DuckDBCache", table_prefix=prefix)))
+        history = [
+            stored
+            for stored in connect(pyairbytes).history(Pipeline(SHOP, table_prefix=prefix))
+            if stored.kind != "StateSaved"
+        ]
         assert sorted((stored.kind, str(stored.stream)) for stored in history) == [
             ("CatalogRegistered", "None"),
             ("StreamDefined", "orders"),
             ("StreamDefined", "users"),
         ]
         assert {stored.origin for stored in history} == {"adopted"}
+
+
+def test_a_catalog_under_the_caches_class_name_is_of_the_source_that_wrote_the_state(pyairbytes):
+    assert set(connect(pyairbytes).pipelines()) == set(PIPELINES)
 
 
 @pytest.mark.parametrize("prefix", ["", "raw_"])

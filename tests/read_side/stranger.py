@@ -1,0 +1,38 @@
+"""Unmodified PyAirbyte in a process that has never heard of us: `stranger.py URL SOURCE WRITES`."""
+
+import sys
+
+sys.modules["eventstore"] = sys.modules["projections"] = None  # what `pip uninstall` leaves
+
+from airbyte.caches import _catalog_backend, _state_backend  # noqa: E402
+from airbyte_protocol.models import AirbyteStateMessage  # noqa: E402
+from sqlalchemy import create_engine  # noqa: E402
+
+
+class Config:
+    def __init__(self, url):
+        self._engine = create_engine(url)
+
+    def get_sql_engine(self):
+        return self._engine
+
+
+def main():
+    url, source, writes = sys.argv[1:]
+    config = Config(url)
+    states = _state_backend.SqlStateBackend(config)
+    writer = states.get_state_writer(source)
+    knew = sorted(states.get_state_provider(source).known_stream_names)
+    streams = sorted(_catalog_backend.SqlCatalogBackend(config, "").stream_names)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for number in range(int(writes)):
+        descriptor = {"name": f"s{number % 4}"}
+        stream = {"stream_descriptor": descriptor, "stream_state": {"cursor": number}}
+        message = {"type": "STREAM", "stream": stream}
+        writer.write_state(AirbyteStateMessage.model_validate(message))
+    sys.stdout.write(f"knew {knew} with the streams {streams}\n")
+
+
+if __name__ == "__main__":
+    main()
