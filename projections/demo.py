@@ -101,9 +101,10 @@ def _sync_three_times(connector: Path, database: Path, details: Path) -> list[_S
     syncs = []
     with DuckDBCache(db_path=database) as plain, details.open("w") as log:
         cache = with_history(plain)
-        source = airbyte.get_source(
-            "source-faker", local_executable=connector, install_if_missing=False
-        )
+        with redirect_stdout(log), redirect_stderr(log):
+            source = airbyte.get_source(
+                "source-faker", local_executable=connector, install_if_missing=False
+            )
         for number, (streams, options) in enumerate(_SYNCS, start=1):
             chosen = " ".join([*streams, *(f"{key}={value}" for key, value in options.items())])
             _say(f"Sync {number} of {len(_SYNCS)}, through PyAirbyte: {chosen} ...")
