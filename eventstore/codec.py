@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
 
-BODY_LIMIT = 16 * 1024 * 1024
-"""Bytes in one body."""
-
 VOLATILE = ("generation_id", "minimum_generation_id", "sync_id")
 """Fields of a configured stream that change with each sync and so are no part of its definition."""
 
@@ -53,12 +50,15 @@ class Draft:
     of: int | None = None
 
 
-def encode(event: Event) -> Draft:
+def encode(event: Event, body_limit: int | None = None) -> Draft:
     """Turn an event into what is stored; raises InvalidEvent, saying what is wrong and where."""
     try:
-        return _encode(event)
+        draft = _encode(event)
     except RecursionError as error:
         raise InvalidEvent(f"{type(event).__name__}: nested too deeply, or in itself") from error
+    if body_limit is not None and len(draft.body) > body_limit:
+        raise InvalidEvent(f"the body has {len(draft.body)} bytes, at most {body_limit} are stored")
+    return draft
 
 
 def _encode(event: Event) -> Draft:
@@ -176,7 +176,7 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
-    body = _limited(_state_bytes(message))
+    body = _state_bytes(message)
     try:
         state = AirbyteStateMessage.model_validate_json(body)
     except ValidationError as error:
@@ -278,7 +278,7 @@ def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
         raise InvalidEvent(f"no configured stream: {_first_problem(error)}") from error
     plain = {key: value for key, value in _plain(model).items() if key not in VOLATILE}
     descriptor = StreamDescriptor(model.stream.name, model.stream.namespace)
-    return _limited(_json_bytes(plain, f"stream {descriptor}")), _descriptor(descriptor)
+    return _json_bytes(plain, f"stream {descriptor}"), _descriptor(descriptor)
 
 
 def _encode_registration(streams: object) -> bytes:
@@ -291,7 +291,7 @@ def _encode_registration(streams: object) -> bytes:
         for field in (*VOLATILE, "registered_at"):
             if not isinstance(entry.get(field, 0), int | None):
                 raise InvalidEvent(f"{field} of stream {entry['name']} is no integer")
-    return _limited(_dump({"streams": list(streams)}))
+    return _dump({"streams": list(streams)})
 
 
 def _check_version(version: object) -> None:
@@ -360,12 +360,6 @@ def _dump(value: Any) -> bytes:
         raise InvalidEvent(f"a text holds a lone surrogate: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not to be written as JSON: {error}") from error
-
-
-def _limited(body: bytes) -> bytes:
-    if len(body) > BODY_LIMIT:
-        raise InvalidEvent(f"the body has {len(body)} bytes, at most {BODY_LIMIT} are stored")
-    return body
 
 
 def _first_problem(error: ValidationError) -> str:

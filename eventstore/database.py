@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from eventstore import schema
 from eventstore.dialects import dialect_of
@@ -103,6 +104,11 @@ class Database:
                 _log.warning("%s: the next command or program that writes takes it in", behind)
 
 
+def has_connections_to_spare(engine: Engine) -> bool:
+    """Whether there are several to one database; where it is in memory, it ends with the first."""
+    return isinstance(engine.pool, QueuePool)
+
+
 def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
     dialect = dialect_of(db)
     with dialect.turn(db):
@@ -116,6 +122,8 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
             if not db.invalidated:
                 with suppress(db.dialect.loaded_dbapi.Error):  # DuckDB has rolled back already
                     db.connection.rollback()
+                if has_connections_to_spare(db.engine):
+                    db.invalidate()  # what DuckDB 1.4 writes on it from now on may be garbage
             raise
     return result
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 NAME_LIMIT = 255
 """Characters in any name; one limit for all databases, set by the key lengths of the smallest."""
 
+BODY_LIMIT = 16 * 1024 * 1024
+"""Bytes in a body, unless the store is opened with another limit."""
+
 Origin = Literal["source", "adopted", "foreign", "restored", "copied", "edited", "imported"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 

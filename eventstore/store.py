@@ -20,7 +20,7 @@ from eventstore.errors import (
     StoreUnavailable,
     UnknownVersion,
 )
-from eventstore.events import to_microseconds
+from eventstore.events import BODY_LIMIT, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
     from typing_extensions import Self
 
+    from eventstore.codec import Draft
     from eventstore.events import Event, Pipeline, StoredEvent
     from eventstore.schema import Schema
 
@@ -63,11 +64,12 @@ class EventStore:
         create: bool = True,
         dispose: bool = False,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        body_limit: int = BODY_LIMIT,
     ) -> None:
         """Open nothing yet.
 
         `create` says whether missing tables are made at the first use, `dispose` whether `close`
-        disposes the engine.
+        disposes the engine; `body_limit` is in bytes.
         """
         ask = engine if callable(engine) else lambda: engine
         self.database = Database(ask, [LOG, *schemas], create=create)
@@ -75,6 +77,7 @@ class EventStore:
         self._inline = inline
         self._dispose = dispose
         self._clock = clock
+        self._body_limit = body_limit
         self._memories: dict[Pipeline, Memory] = {}
         self._memories_of: Engine | None = None
         self.actor = os_user()
@@ -96,9 +99,7 @@ class EventStore:
         `id` names the append: the same id again returns the original events. Raises InvalidEvent,
         HistoryConflict, AppendIdReused or StoreUnavailable; then nothing was stored.
         """
-        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
-
-        drafts = [encode(event) for event in events]
+        drafts = [self.encode(event) for event in events]
         if not drafts:
             return []
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
@@ -114,16 +115,22 @@ class EventStore:
         stored, memory = self.database.transact(work)
         if memory:
             self._memories[pipeline] = memory
-        _log.debug("%s: appended version %d to %d", pipeline, stored[0].version, stored[-1].version)
+        first, last = stored[0].version, stored[-1].version
+        versions = f"version {first}" if first == last else f"versions {first} to {last}"
+        _log.debug("%s: appended %s", pipeline, versions)
         return stored
+
+    def encode(self, event: Event) -> Draft:
+        """Turn an event into what would be stored; raises InvalidEvent."""
+        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
+
+        return encode(event, self._body_limit)
 
     def append_within(
         self, db: Connection, pipeline: Pipeline, *events: Event, reason: str | None = None
     ) -> list[StoredEvent]:
         """Append in a transaction of the caller's, who tries it again as a whole."""
-        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
-
-        drafts = [encode(event) for event in events]
+        drafts = [self.encode(event) for event in events]
         append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
         stored, _ = self._append(db, append, None, look=False)
         return stored

@@ -5,11 +5,12 @@ from __future__ import annotations
 from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
-from eventstore import codec
 from eventstore.events import StateEmitted, StreamDescriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+
+    from eventstore.codec import Draft
 
 BATCH = 100
 """States appended together at most."""
@@ -21,14 +22,19 @@ LONGEST_WAIT_S = 1.0
 class EmittedStates:
     """Takes in the states of one read, in the order in which the source put them out.
 
-    `append` stores a batch. With `punctual`, a thread sees to it that none waits longer than
-    LONGEST_WAIT_S, also while the source is silent.
+    `encode` checks a state, and `append` stores a batch. With `punctual`, a thread sees to it that
+    none waits longer than LONGEST_WAIT_S, also while the source is silent.
     """
 
     def __init__(
-        self, append: Callable[[Sequence[StateEmitted]], object], *, punctual: bool
+        self,
+        encode: Callable[[StateEmitted], Draft],
+        append: Callable[[Sequence[StateEmitted]], object],
+        *,
+        punctual: bool,
     ) -> None:
         """Wait for the first state."""
+        self._encode = encode
         self._append = append
         self._punctual = punctual
         self._lock = Lock()
@@ -40,7 +46,7 @@ class EmittedStates:
 
     def add(self, message: object) -> None:
         """Take a state in; raises InvalidEvent, or why an earlier one could not be stored."""
-        draft = codec.encode(StateEmitted(message))
+        draft = self._encode(StateEmitted(message))
         if draft.stream is None:
             self._whole, self._streams = draft.body, {}
         else:

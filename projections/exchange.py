@@ -125,7 +125,7 @@ class _Intake:
         for row in self._rows[table]:
             try:
                 pipeline, saved = _pipeline(row), StateSaved(row["state_json"] or "", self.origin)
-                codec.encode(saved)
+                self.store.encode(saved)
             except Invalid as problem:
                 self._leave(table, row, problem)
             else:
@@ -161,15 +161,22 @@ class _Intake:
     def _owner(self, row: dict[str, Any]) -> Pipeline:
         """Whose a row of the catalog is, where a read has left the cache's class name (defect 16).
 
-        The source that wrote the state under the same table name, or else the only one that is
-        known to have such a stream. Raises InvalidPipeline.
+        The source that wrote the state under the same table name; else the only one that wrote
+        states under names of that class; else the only one that is known to have such a stream.
+        Raises InvalidPipeline.
         """
         named = _pipeline(row)
         wrote_state = self._source_of_table
         if named.source in wrote_state.values():
             return named
-        if row["table_name"] in wrote_state:
-            return Pipeline(wrote_state[row["table_name"]], table_prefix=named.table_prefix)
+        of_class = {
+            wrote_state[other["table_name"]]
+            for other in self._rows[STREAMS_TABLE]
+            if other["table_name"] in wrote_state and _alike(other, row)
+        }
+        if row["table_name"] in wrote_state or len(of_class) == 1:
+            source = wrote_state.get(row["table_name"]) or of_class.pop()
+            return Pipeline(source, table_prefix=named.table_prefix)
         if any(named.source == pipeline.source for pipeline in self._pipelines):
             return named
         having = [
@@ -227,6 +234,10 @@ def _put_back(db: Connection, store: EventStore, pipeline: Pipeline) -> None:
         _log.warning(
             "put back rows of %s that PyAirbyte had deleted: %s", pipeline, ", ".join(names)
         )
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return _pipeline(one) == _pipeline(other)
 
 
 def _pipeline(row: Mapping[str, Any]) -> Pipeline:

@@ -21,9 +21,9 @@ from airbyte.shared.catalog_providers import CatalogProvider
 from airbyte.shared.state_providers import JoinedStateProvider, StateProviderBase
 from airbyte.shared.state_writers import StateWriterBase
 from airbyte_protocol.models import AirbyteMessage, Type
-from sqlalchemy.pool import QueuePool
 
 from eventstore.codec import state_message
+from eventstore.database import has_connections_to_spare
 from eventstore.errors import EventStoreError, InvalidEvent
 from eventstore.identity import fresh_run
 from projections import backends, providers
@@ -85,8 +85,8 @@ class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWrit
             backend._store.append(pipeline, *batch, actor=backend._actor, run=run)
 
         # Another thread would see a database in memory of its own, or use our connection.
-        pool = backend._store.database.engine.pool
-        self._emitted = EmittedStates(append, punctual=isinstance(pool, QueuePool))
+        punctual = has_connections_to_spare(backend._store.database.engine)
+        self._emitted = EmittedStates(backend._store.encode, append, punctual=punctual)
         try:
             yield self._emitted
         except BaseException:

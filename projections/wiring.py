@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, UnsupportedDatabase
+from eventstore.events import BODY_LIMIT
 from eventstore.schema import Schema
 from eventstore.store import EventStore
 from projections.exchange import create_or_take_over, take_in, written_by_others
@@ -35,13 +36,15 @@ def connect(
     *,
     schema: str | None = None,
     create: bool = True,
+    body_limit: int = BODY_LIMIT,
 ) -> EventStore:
     """Open the store in a database: a URL, a path, an Engine, or a PyAirbyte cache.
 
     A path is a SQLite file, or DuckDB if the file is one or is to be called `.duckdb`. `schema`
     is where the tables are, on databases that have schemas. Without `create` nothing is made:
     NotAnEventStore is raised if the database, or the log in it, is not there. Tables that
-    PyAirbyte made are taken over at the first use, in one transaction.
+    PyAirbyte made are taken over at the first use, in one transaction. A state or definition of
+    more than `body_limit` bytes is refused.
     """
     engine, ours = _engine_source(database, schema, create=create)
     store: EventStore
@@ -53,7 +56,14 @@ def connect(
         take_in(db, store)
 
     tables = Schema("tables", [make_tables], written_by_others, catch_up)
-    store = EventStore(engine, inline=apply_inline, schemas=[tables], create=create, dispose=ours)
+    store = EventStore(
+        engine,
+        inline=apply_inline,
+        schemas=[tables],
+        create=create,
+        dispose=ours,
+        body_limit=body_limit,
+    )
     return store
 
 

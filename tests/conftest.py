@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -32,7 +33,7 @@ os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
 
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
-settings.register_profile("quick", database=None, deadline=None, max_examples=20, print_blob=True)
+settings.register_profile("quick", database=None, deadline=None, max_examples=15, print_blob=True)
 settings.load_profile("quick")
 
 
@@ -46,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over all that was imported: it lives until the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

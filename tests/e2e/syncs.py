@@ -4,6 +4,7 @@ Each of the syncs, a JSON list of objects, opens a cache anew; how they went is 
 """
 
 import json
+import shutil
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -37,7 +38,7 @@ def faker(executable, *streams):
     )
 
 
-def sync(source, *, cache_path, prefix="", destination_path=None, **options):
+def sync(source, *, cache_path, prefix="", destination_path=None, copies=(), **options):
     files = Path(cache_path).with_suffix(".files")
     with DuckDBCache(db_path=cache_path, table_prefix=prefix, cache_dir=files) as plain:
         cache = with_history(plain)
@@ -51,7 +52,9 @@ def sync(source, *, cache_path, prefix="", destination_path=None, **options):
             )
             result = lake.write(source, cache=False, state_cache=cache, **options)
         rows = {name: len(dataset) for name, dataset in cache.streams.items()}
-        return {"records": result.processed_records, "rows": rows}
+    for path in copies:
+        shutil.copy(cache_path, path)
+    return {"records": result.processed_records, "rows": rows}
 
 
 def main():

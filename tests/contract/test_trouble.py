@@ -1,0 +1,198 @@
+"""A database that cannot be written to: the append fails as a whole, and the next one works."""
+
+import logging
+import multiprocessing
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+import eventstore.database
+from eventstore import Pipeline, StoreUnavailable
+from projections import connect, latest_state, register_catalog
+from tests.messages import catalog, configured_stream, saved, stream_state
+
+SHOP = Pipeline("source-shop")
+
+
+def state_is(database, cursor):
+    """The history, the table and its head all say the same."""
+    with connect(database) as store:
+        view = latest_state(store, SHOP)
+        assert view.bodies == [stream_state("users", {"cursor": cursor}).encode()]
+        assert [stored.version for stored in store.history(SHOP)] == list(
+            range(1, view.version + 1)
+        )
+
+
+def append(store, cursor):
+    return store.append(SHOP, saved("users", {"cursor": cursor}))
+
+
+def read_only(database):
+    url = make_url(database)
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        return create_engine(f"sqlite:///file:{url.database}?mode=ro&uri=true")
+    options = {
+        "duckdb": {"read_only": True},
+        "postgresql": {"options": "-c default_transaction_read_only=on"},
+    }
+    return create_engine(url, connect_args=options[kind])
+
+
+def test_a_database_that_may_only_be_read_is_read(database):
+    with connect(database) as store:
+        appended = append(store, 1)
+    engine = read_only(database)
+    with connect(engine) as store:
+        assert list(store.log()) == appended
+        assert latest_state(store, SHOP).version == 1
+        with pytest.raises(StoreUnavailable, match=r"(?i)read.?only"):
+            append(store, 2)
+        assert store.heads() == {SHOP: 1}
+    engine.dispose()
+    with connect(database) as store:
+        append(store, 2)
+    state_is(database, 2)
+
+
+def hold(url, ready, done):
+    """Another program that keeps the database to itself for a while."""
+    kind = make_url(url).get_backend_name()
+    engine = create_engine(url)
+    with engine.connect() as db:
+        if kind == "sqlite":
+            db.exec_driver_sql("BEGIN EXCLUSIVE")
+        if kind == "postgresql":
+            db.execute(text("LOCK TABLE _eventstore_events IN ACCESS EXCLUSIVE MODE"))
+        if kind == "duckdb":
+            db.execute(text("CREATE TABLE theirs (a INTEGER)"))
+        ready.set()
+        done.wait(60)
+
+
+@contextmanager
+def held_by_another_program(database):
+    spawn = multiprocessing.get_context("spawn")
+    ready, done = spawn.Event(), spawn.Event()
+    url = make_url(database).render_as_string(hide_password=False)
+    program = spawn.Process(target=hold, args=(url, ready, done))
+    program.start()
+    assert ready.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        program.join(60)
+
+
+def impatient(database):
+    url = make_url(database)
+    options = {
+        "sqlite": {"timeout": 0},
+        "postgresql": {"options": "-c lock_timeout=100ms"},
+        "duckdb": {},
+    }
+    return create_engine(url, connect_args=options[url.get_backend_name()])
+
+
+def test_a_database_that_another_program_has_locked(database, monkeypatch):
+    monkeypatch.setattr(eventstore.database, "PATIENCE_S", 0.5)
+    with connect(database) as store:
+        append(store, 1)
+    engine = impatient(database)
+    with (
+        held_by_another_program(database),
+        connect(engine) as store,
+        pytest.raises(StoreUnavailable, match="lock"),
+    ):
+        append(store, 2)
+    with connect(engine) as store:
+        append(store, 3)
+        assert store.heads() == {SHOP: 2}
+    engine.dispose()
+    state_is(database, 3)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MiB; skips where it may not be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_a_disk_that_is_full(kind, small_disk):
+    database = f"{kind}:///{small_disk / 'state.db'}"
+    with connect(database) as store:
+        append(store, 0)
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        failed = None
+        for cursor in range(1, 200):
+            try:
+                store.append(SHOP, saved("users", {"cursor": cursor, "x": "y" * 10_000}))
+            except StoreUnavailable as error:
+                failed = error
+                break
+        assert failed is not None, "the disk was to be full"
+        assert "full" in str(failed).lower() or "space" in str(failed).lower()
+        head = store.heads()[SHOP]
+        assert head == cursor
+        ballast.unlink()
+        append(store, 1000)
+        assert store.heads() == {SHOP: head + 1}
+    state_is(database, 1000)
+
+
+# What is told through `logging`
+
+
+def test_each_append_is_one_line_for_those_who_debug(store, caplog):
+    caplog.set_level(logging.DEBUG, logger="eventstore")
+    store.append(SHOP, saved("users", {"n": 1}), saved("users", {"n": 2}))
+    append(store, 3)
+    assert [found.getMessage() for found in caplog.records] == [
+        "source-shop -> cache: appended versions 1 to 2",
+        "source-shop -> cache: appended version 3",
+    ]
+    assert {(found.name, found.levelname) for found in caplog.records} == {
+        ("eventstore.store", "DEBUG")
+    }
+
+
+def test_a_race_that_was_lost_is_a_warning(database, caplog):
+    with connect(database) as store:
+        append(store, 0)
+    engine = impatient(database)
+    stores = [connect(engine), connect(engine)]
+
+    def race(store):
+        for cursor in range(30):
+            append(store, cursor)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(race, stores))
+    assert stores[0].heads() == {SHOP: 61}
+    engine.dispose()
+    warnings = {found.getMessage() for found in caplog.records if found.levelname == "WARNING"}
+    assert warnings
+    assert all(told.startswith("trying again after a lost race") for told in warnings)
+
+
+def test_nothing_is_printed(store, capfd):
+    append(store, 1)
+    register_catalog(store, SHOP, catalog(configured_stream("users")))
+    list(store.log())
+    assert capfd.readouterr() == ("", "")
