@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from eventstore import EventStore, Pipeline
-from projections import SqlStateBackend, state_as_of
+from eventstore import EventStore, Pipeline, StateEmitted
+from projections import SqlStateBackend, connect, state_as_of
 from tests.messages import saved, stream_state
 from tests.read_side.sql_config import SqlConfig
 from tests.servers import Postgres
@@ -38,6 +38,9 @@ PAST_BATCH = 5_000
 PAST_ROUNDS = 15
 
 IMPORT_ROUNDS = 15
+
+READ_STATES = 1_000
+READ_ROUNDS = 3
 
 SHOP = Pipeline("source-shop")
 PACKAGES = ("airbyte", "airbyte-eventstore", "duckdb", "duckdb-engine", "psycopg", "sqlalchemy")
@@ -194,6 +197,70 @@ def test_the_past_is_read_as_fast_as_the_present(results, long_history, named_by
         "target": "<= 1.5",
     }
     assert ratio <= 1.5
+
+
+@pytest.fixture
+def long_read(tmp_path):
+    """What reads 100,000 records with a state after each 100 into a fresh DuckDB cache."""
+    from airbyte.caches import DuckDBCache  # noqa: PLC0415 - slow to import
+
+    from tests.syncs.connectors import ScriptedSource, record, state  # noqa: PLC0415 - the same
+
+    lines = []
+    for number in range(READ_STATES):
+        lines += [record("users", number * 100 + n) for n in range(100)]
+        lines.append(state(stream_state("users", {"cursor": number})))
+    source = ScriptedSource(tmp_path).says(*lines, streams=["users"])
+    numbers = count()
+
+    def read(wrap):
+        number = next(numbers)
+        cache = DuckDBCache(
+            db_path=tmp_path / f"{number}.duckdb", cache_dir=tmp_path / f"files{number}"
+        )
+        with wrap(cache):
+            start = time.perf_counter()
+            assert source.read(cache, skip_validation=True).processed_records == READ_STATES * 100
+            return time.perf_counter() - start
+
+    return read
+
+
+def test_the_states_of_a_long_read_cost_less_than_a_tenth_of_it(results, long_read):
+    from projections.pyairbyte import with_history  # noqa: PLC0415 - slow to import
+
+    plain, recorded = [], []
+    for _ in range(READ_ROUNDS):
+        plain.append(long_read(lambda cache: cache))
+        recorded.append(long_read(with_history))
+    ratio = statistics.median(recorded) / statistics.median(plain)
+    results["read of 100,000 records with 1,000 states, duckdb"] = {
+        "unit": "seconds",
+        "ours": round(statistics.median(recorded), 2),
+        "pyairbyte": round(statistics.median(plain), 2),
+        "ratio": round(ratio, 3),
+        "target": "<= 1.1",
+        "rounds": {"ours": rounded(recorded, 2), "pyairbyte": rounded(plain, 2)},
+    }
+    assert ratio <= 1.1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql"])
+def test_what_an_emitted_state_costs(results, fresh_url, kind):
+    seconds = []
+    with connect(fresh_url(kind)) as store:
+        for first in range(0, READ_STATES * 2, 100):
+            batch = [
+                StateEmitted(stream_state("users", {"cursor": n}))
+                for n in range(first, first + 100)
+            ]
+            start = time.perf_counter()
+            store.append(SHOP, *batch)
+            seconds.append((time.perf_counter() - start) / len(batch))
+    results[f"StateEmitted in batches of 100, {kind}"] = {
+        "unit": "microseconds per state",
+        "ours": round(statistics.median(seconds) * 1e6, 1),
+    }
 
 
 def test_importing_eventstore_costs_little_more_than_importing_sqlalchemy(results):
