@@ -100,10 +100,10 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist."""
-    query = text(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = :table "
-        "AND table_schema = coalesce(:schema, current_schema()) "
-        "AND table_catalog = current_database()"
+    query = text(  # information_schema would take twice as long
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = :table "
+        "AND schema_name = coalesce(:schema, current_schema()) "
+        "AND database_name = current_database()"
     )
     return set(db.execute(query, {"table": table, "schema": schema}).scalars())
 
