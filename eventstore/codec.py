@@ -215,6 +215,8 @@ def _cut_state(raw: bytes) -> bytes:
     text = raw.decode()
     try:
         spans = {key: (start, end) for key, start, end in members(text)}
+        if text[slice(*spans.get("type", (0, 0)))] == '"STATE"' and "state" not in spans:
+            raise InvalidEvent("a STATE message needs `state`")
         if "state" in spans and "stream" not in spans and "global" not in spans:
             start, end = spans["state"]
             text = text[start:end]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -19,6 +20,7 @@ from projections import audit, json_text
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.display import (
+    counted,
     event_as_json,
     prepare_output,
     print_json,
@@ -46,14 +48,14 @@ from projections.states import latest_state
 from projections.wiring import connect
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable
 
 
 app = typer.Typer(
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="The history of Airbyte connector state, in the SQL database you already run.",
 )
 
 
@@ -87,6 +89,16 @@ def main() -> None:
         _fail(f"{what} cannot be written: {error.strerror}", 1)
 
 
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """The history of Airbyte connector state, in the SQL database you already run."""
+    if version:
+        print(f"eventstore {metadata.version('airbyte-eventstore')}")
+        raise typer.Exit
+
+
 @app.command()
 def record(
     db: Db,
@@ -110,7 +122,9 @@ def record(
         raise Stopped("there is no input to read")
     pipeline = Pipeline(source, destination or None, table_prefix or "", connection or "")
     with connect(db, schema=schema) as store:
-        _ = store.database.engine  # before the first line is taken: a database has to be there
+        # Before the first line is taken: a database has to be there, and stay.
+        if store.database.engine.url.database in {None, "", ":memory:"}:
+            raise Invalid(f"the database {db} is in memory, and all in it ends with this command")
         actor, reason, run = check_attribution(actor or store.actor, reason, run or store.run)
         if catalog:
             text = _read_file(catalog)
@@ -119,9 +133,9 @@ def record(
         try:
             recorder.pump(0, 1)
         except Stopped as stopped:
-            _report(recorder)
+            _complain(recorder.passed.report(pipeline))
             _fail(str(stopped), 128 + stopped.signal if stopped.signal else 1)
-        _report(recorder)
+        _complain(recorder.passed.report(pipeline))
     if recorder.passed.invalid:
         raise typer.Exit(1)
 
@@ -148,7 +162,10 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
         return
     print_rows(
         ["version", "last event", "pipeline"],
-        [[f"@{head.version}", _when(head.stored_at), str(pipeline)] for pipeline, head in rows],
+        [
+            [f"@{head.version}", (head.stored_at and rfc3339(head.stored_at)) or "", str(pipeline)]
+            for pipeline, head in rows
+        ],
         whole=2,
         empty="no pipeline yet",
     )
@@ -193,12 +210,12 @@ def log(
                 print_json(event_as_json(stored))
             return
         several = [] if len(store.pipelines()) == 1 else ["pipeline"]
-        headings = ["version", "stored at (UTC)", *several, "event", "stream", "what"]
+        headings = ["version", "stored at", *several, "event", "stream", "what"]
         headings += ["actor", "run", "reason"]
         rows = (
             [
                 f"@{stored.version}",
-                _when(stored.stored_at),
+                rfc3339(stored.stored_at),
                 *(str(stored.pipeline) for _ in several),
                 stored.kind
                 if stored.origin in {None, "source"}
@@ -261,6 +278,9 @@ def state(
             if at is not None
             else latest_state(store, pipeline)
         )
+        if not view.version and at is not None and not at.strip().startswith("@"):
+            first = rfc3339(store.event(pipeline, 1).stored_at)
+            _complain([f"the history of {pipeline} begins after {at}, at {first}: no state yet"])
     if table or json:
         rows = [
             (message.stream.stream_descriptor if message.stream else None, message, body)
@@ -382,7 +402,7 @@ def rebuild(db: Db, schema: Schema = None) -> None:
         _ = store.database.engine  # has to be there: this command makes no log
     with connect(db, schema=schema) as store:
         count = rebuild_tables(store)
-    print(f"rebuilt the tables of {count} pipeline{'s' if count != 1 else ''}")
+    print(f"rebuilt the tables of {counted(count, 'pipeline')}")
 
 
 @app.command()
@@ -398,8 +418,13 @@ def demo(
 
 
 def _fail(problem: str, code: int) -> NoReturn:
-    print(f"eventstore: {printable(problem)}", file=sys.stderr)
+    _complain([problem])
     sys.exit(code)
+
+
+def _complain(problems: Iterable[str]) -> None:
+    for problem in problems:
+        print(f"eventstore: {printable(problem)}", file=sys.stderr)
 
 
 def _read_file(path: Path) -> bytes:
@@ -407,21 +432,3 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Invalid(f"cannot read {path}: {error.strerror}") from error
-
-
-def _report(recorder: Recorder) -> None:
-    passed = recorder.passed
-    lines = [
-        f"{passed.states} states of {recorder.pipeline} recorded, {passed.lines} lines passed on"
-    ]
-    if passed.not_json:
-        lines.append(f"{passed.not_json} lines were no JSON")
-    if passed.invalid:
-        lines.append(f"{len(passed.invalid)} states were invalid and not recorded")
-        lines += passed.invalid[:10]
-    for line in lines:
-        print(f"eventstore: {printable(line)}", file=sys.stderr)
-
-
-def _when(moment: datetime | None) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""

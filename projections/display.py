@@ -75,6 +75,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def rfc3339(moment: datetime) -> str:
     """A moment in UTC with microseconds and `Z`."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -13,6 +13,7 @@ import orjson
 
 from eventstore.errors import InvalidEvent, StoreUnavailable
 from eventstore.events import StateEmitted, StateSaved
+from projections.display import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 
+_TOLD = 10
+"""Of the invalid states, at the end."""
+
 
 @dataclass
 class Passed:
@@ -32,6 +36,19 @@ class Passed:
     states: int = 0
     not_json: int = 0
     invalid: list[str] = field(default_factory=list)
+
+    def report(self, pipeline: Pipeline) -> list[str]:
+        """Say so in lines, the first few that were invalid among them."""
+        states, lines = counted(self.states, "state"), counted(self.lines, "line")
+        said = [f"{states} of {pipeline} recorded, {lines} passed on"]
+        if self.not_json:
+            said.append(f"no JSON: {counted(self.not_json, 'line')}")
+        if self.invalid:
+            said.append(f"invalid and not recorded: {counted(len(self.invalid), 'state')}")
+            said += self.invalid[:_TOLD]
+        if len(self.invalid) > _TOLD:
+            said.append(f"and {len(self.invalid) - _TOLD} more")
+        return said
 
 
 class Stopped(Exception):

@@ -39,7 +39,7 @@ def test_each_invalid_state_is_counted_and_the_first_are_told_of(recorded):
     _, done, _ = recorded
     refused = [(number, case) for number, case in enumerate(CASES.values(), 1) if case.refused]
     assert done.code == 1
-    assert f"{len(refused)} states were invalid and not recorded" in done.err
+    assert f"invalid and not recorded: {len(refused)} states" in done.err
     told = dict(re.findall(r"line (\d+): (.*)", done.err))
     assert len(told) == 10
     for number, case in refused[:10]:

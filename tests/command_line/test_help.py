@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
 from tests.command_line.shell import run
@@ -52,3 +54,8 @@ def test_help_says_how_to_name_a_database(command, eventstore):
     assert "SQLite" in text
     assert "DuckDB" in text
     assert "URL" in text
+
+
+def test_h_is_help_and_the_version_is_told(eventstore):
+    assert eventstore("log", "-h").out == eventstore("log", "--help").out
+    assert eventstore("--version").out == f"eventstore {version('airbyte-eventstore')}\n"

@@ -363,3 +363,19 @@ def test_the_database_may_be_a_url(kind, tmp_path, eventstore):
 def test_the_database_may_be_a_path_from_here(history, eventstore, monkeypatch):
     monkeypatch.chdir(history.parent)
     assert len(eventstore("log", "--db", history.name).lines) == 9
+
+
+def test_a_state_from_before_the_history_says_when_that_begins(history, eventstore):
+    done = eventstore("state", "--at", "2025-12-31", "--db", history)
+    assert (done.code, done.out) == (0, "[]\n")
+    assert re.fullmatch(
+        r"eventstore: the history of \S+ -> \S+ begins after 2025-12-31, at \S+Z: no state yet\n",
+        done.err,
+    )
+
+
+def test_a_time_that_log_prints_is_a_moment_that_includes_its_event(history, eventstore):
+    for line in eventstore("log", "--db", history).lines:
+        version, moment = line.split("\t")[:2]
+        by_version = eventstore("state", "--at", version, "--db", history)
+        assert eventstore("state", "--at", moment, "--db", history).out == by_version.out

@@ -220,14 +220,14 @@ def test_an_invalid_state_makes_the_exit_code_one(spoiled):
 
 
 def test_invalid_states_are_counted_and_each_is_named_with_its_line(spoiled):
-    assert f"{len(INVALID)} states were invalid" in spoiled.done.err
+    assert f"invalid and not recorded: {len(INVALID)} states" in spoiled.done.err
     first = 2 * len([*BLANK, *NO_JSON]) + 1
     for place in range(len(INVALID)):
         assert f"eventstore: line {first + 2 * place}: " in spoiled.done.err
 
 
 def test_lines_that_are_no_json_are_counted_and_blank_ones_are_not(spoiled):
-    assert f"{len(NO_JSON)} lines were no JSON" in spoiled.done.err
+    assert f"no JSON: {len(NO_JSON)} lines" in spoiled.done.err
 
 
 def test_lines_that_are_no_json_are_no_failure(tmp_path):
@@ -343,3 +343,10 @@ def test_what_came_out_before_the_process_was_killed_is_stored(name, tmp_path):
     assert came_out == lines[:100]
     stored = [event.body.decode() for event in events_in(tmp_path / name)]
     assert stored[:100] == states[:100]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "duckdb:///:memory:"])
+def test_a_database_that_ends_with_the_command_is_refused(url, eventstore):
+    done = eventstore("record", "--source", "source-shop", "--db", url)
+    assert done.code == 2
+    assert "is in memory" in done.err

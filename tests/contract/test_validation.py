@@ -75,7 +75,7 @@ BAD_TEXTS = {
     "a string": ('"state"', "no JSON object"),
     "null": ("null", "no JSON object"),
     "an empty object": ("{}", "neither a `type` nor `data`"),
-    "an empty envelope": ('{"type":"STATE"}', "type"),
+    "an empty envelope": ('{"type":"STATE"}', "a STATE message needs `state`"),
     "an envelope of null": ('{"type":"STATE","state":null}', "`state` is no JSON object"),
     "an envelope of text": ('{"type":"STATE","state":"users"}', "`state` is no JSON object"),
     "an envelope of nothing": ('{"type":"STATE","state":{}}', "neither a `type` nor `data`"),
