@@ -1,8 +1,14 @@
 """Unmodified PyAirbyte in a process that has never heard of us: `stranger.py URL SOURCE WRITES`."""
 
+import importlib.util
 import sys
+import types
 
 sys.modules["eventstore"] = sys.modules["projections"] = None  # what `pip uninstall` leaves
+for name in ("airbyte", "airbyte.caches", "airbyte.shared"):  # else five seconds of imports
+    folders = importlib.util.find_spec(name).submodule_search_locations
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = list(folders)
 
 from airbyte.caches import _catalog_backend, _state_backend  # noqa: E402
 from airbyte_protocol.models import AirbyteStateMessage  # noqa: E402
