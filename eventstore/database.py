@@ -101,7 +101,7 @@ class Database:
             if behind and self._create:
                 _persist(engine, lambda db, it=component: _in_transaction(db, it.catch_up))  # type: ignore[misc]
             elif behind:
-                _log.warning("%s: the next command or program that writes takes it in", behind)
+                _log.warning("%s: whatever opens the database to write takes them in", behind)
 
 
 def has_connections_to_spare(engine: Engine) -> bool:

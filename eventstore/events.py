@@ -174,6 +174,7 @@ class CatalogRegistered:
 
 
 Event: TypeAlias = StateSaved | StateEmitted | StateCleared | StreamDefined | CatalogRegistered
+KINDS: tuple[str, ...] = tuple(event.__name__ for event in get_args(Event))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from eventstore.database import Database
 from eventstore.errors import (
     AppendIdReused,
     HistoryConflict,
+    InvalidPipeline,
     StoreUnavailable,
     UnknownVersion,
 )
-from eventstore.events import BODY_LIMIT, to_microseconds
+from eventstore.events import BODY_LIMIT, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from eventstore.codec import Draft
-    from eventstore.events import Event, Pipeline, StoredEvent
+    from eventstore.events import Event, StoredEvent
     from eventstore.schema import Schema
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class EventStore:
         `id` names the append: the same id again returns the original events. Raises InvalidEvent,
         HistoryConflict, AppendIdReused or StoreUnavailable; then nothing was stored.
         """
+        if not isinstance(pipeline, Pipeline):
+            raise InvalidPipeline(f"events belong to a Pipeline, not to {pipeline!r}")
         drafts = [self.encode(event) for event in events]
         if not drafts:
             return []
@@ -129,8 +132,13 @@ class EventStore:
     def append_within(
         self, db: Connection, pipeline: Pipeline, *events: Event, reason: str | None = None
     ) -> list[StoredEvent]:
-        """Append in a transaction of the caller's, who tries it again as a whole."""
-        drafts = [self.encode(event) for event in events]
+        """Append in a transaction of the caller's, who tries it again as a whole.
+
+        What is in the database already is taken whatever its size.
+        """
+        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
+
+        drafts = [encode(event) for event in events]
         append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
         stored, _ = self._append(db, append, None, look=False)
         return stored

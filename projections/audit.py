@@ -53,23 +53,29 @@ def summary(stored: StoredEvent) -> str:
     """What an event says, in a few words."""
     match stored.kind:
         case "StateSaved" | "StateEmitted":
-            state = parse(stored.body)
-            if stored.stream:
-                return compact(state["stream"].get("stream_state"))
-            kind = state.get("type") or "LEGACY"
-            payload = state.get("global") if kind == "GLOBAL" else state.get("data")
-            return f"{kind} {compact(payload)}"
+            return blob(stored.body)
         case "StateCleared":
             return "state forgotten"
         case "StreamDefined":
             defined = parse(stored.body)
             fields = len(defined["stream"]["json_schema"].get("properties", {}))
-            return f"{defined['sync_mode']}, {fields} fields"
+            return f"{defined['sync_mode']}, {fields} field{'s' if fields != 1 else ''}"
         case "CatalogRegistered":
             streams = parse(stored.body)["streams"]
             named = sum("registered_at" not in stream for stream in streams)
             return f"{named} stream{'s' if named != 1 else ''} registered"
     return ""
+
+
+def blob(body: bytes) -> str:
+    """What the source says in a state: all but the envelope."""
+    state = parse(body)
+    match state.get("type"):
+        case "STREAM":
+            return compact(state["stream"].get("stream_state"))
+        case "GLOBAL":
+            return f"GLOBAL {compact(state.get('global'))}"
+    return f"LEGACY {compact(state.get('data'))}"
 
 
 def _blobs(view: StateView) -> dict[StreamDescriptor | None, Any]:

@@ -18,6 +18,7 @@ from airbyte_protocol.models import (
 from eventstore.events import Pipeline, StateSaved, StreamDescriptor
 from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
+from projections.exchange import put_back
 from projections.providers import CatalogProvider, StateProvider
 from projections.states import latest_state
 from projections.views import StateView
@@ -106,6 +107,7 @@ class SqlStateBackend:
         pipeline = self._pipeline(source_name, table_prefix, destination_name)
         if as_of is None:
             self._store.database.catch_up()
+            put_back(self._store, pipeline)
         view = (
             latest_state(self._store, pipeline)
             if as_of is None

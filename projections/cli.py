@@ -14,11 +14,11 @@ from eventstore.errors import (
     EventStoreError,
     Invalid,
 )
-from eventstore.events import Pipeline
+from eventstore.events import KINDS, Pipeline
 from eventstore.identity import check_attribution
 from projections import audit, json_text
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
-from projections.catalogs import latest_catalog, register_catalog
+from projections.catalogs import register_catalog
 from projections.display import (
     counted,
     event_as_json,
@@ -39,12 +39,11 @@ from projections.options import (
     Schema,
     Source,
     instant,
-    matching,
     one,
+    some,
 )
 from projections.projector import rebuild as rebuild_tables
 from projections.record import Recorder, Stopped
-from projections.states import latest_state
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -190,10 +189,12 @@ def log(
     json: Json = False,
 ) -> None:
     """Print events, oldest first."""
+    if kind not in {None, *KINDS}:
+        raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
     with connect(db, schema=schema, create=False) as store:
         among = None
         if (source, destination, table_prefix, connection) != (None,) * 4:
-            among = matching(store, source, destination, table_prefix, connection)
+            among = some(store, source, destination, table_prefix, connection)
         events = store.log(
             among=among,
             since=instant(since, "--since"),
@@ -273,11 +274,8 @@ def state(
     """Print the state, as a connector's --state file takes it."""
     with connect(db, schema=schema, create=False) as store:
         pipeline = one(store, source, destination, table_prefix, connection)
-        view = (
-            state_as_of(store, pipeline, parse_moment(at))
-            if at is not None
-            else latest_state(store, pipeline)
-        )
+        # Not from the tables: in those PyAirbyte may have written and deleted since.
+        view = state_as_of(store, pipeline, BeforeHead(0) if at is None else parse_moment(at))
         if not view.version and at is not None and not at.strip().startswith("@"):
             first = rfc3339(store.event(pipeline, 1).stored_at)
             _complain([f"the history of {pipeline} begins after {at}, at {first}: no state yet"])
@@ -303,7 +301,7 @@ def state(
                 [
                     (stream.namespace or "") if stream else "",
                     stream.name if stream else "",
-                    body.decode(),
+                    audit.blob(body),
                 ]
                 for stream, _, body in rows
             ],
@@ -328,11 +326,7 @@ def catalog(
     """Print the configured catalog, as a connector's --catalog file takes it."""
     with connect(db, schema=schema, create=False) as store:
         pipeline = one(store, source, destination, table_prefix, connection)
-        view = (
-            catalog_as_of(store, pipeline, parse_moment(at))
-            if at is not None
-            else latest_catalog(store, pipeline)
-        )
+        view = catalog_as_of(store, pipeline, BeforeHead(0) if at is None else parse_moment(at))
     if not table:
         print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
         return

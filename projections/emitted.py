@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
 from eventstore.events import StateEmitted, StreamDescriptor
+from eventstore.identity import uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from uuid import UUID
 
     from eventstore.codec import Draft
+
+_log = logging.getLogger(__name__)
 
 BATCH = 100
 """States appended together at most."""
@@ -22,14 +27,14 @@ LONGEST_WAIT_S = 1.0
 class EmittedStates:
     """Takes in the states of one read, in the order in which the source put them out.
 
-    `encode` checks a state, and `append` stores a batch. With `punctual`, a thread sees to it that
-    none waits longer than LONGEST_WAIT_S, also while the source is silent.
+    `encode` checks a state, and `append` stores a batch under an id. With `punctual`, a thread sees
+    to it that none waits longer than LONGEST_WAIT_S, also while the source is silent.
     """
 
     def __init__(
         self,
         encode: Callable[[StateEmitted], Draft],
-        append: Callable[[Sequence[StateEmitted]], object],
+        append: Callable[[UUID, Sequence[StateEmitted]], object],
         *,
         punctual: bool,
     ) -> None:
@@ -40,12 +45,12 @@ class EmittedStates:
         self._lock = Lock()
         self._waiting: list[StateEmitted] = []
         self._timer: Timer | None = None
-        self._failure: Exception | None = None
+        self._unstored: tuple[UUID, list[StateEmitted]] | None = None
         self._whole: bytes | None = None
         self._streams: dict[StreamDescriptor, bytes] = {}
 
     def add(self, message: object) -> None:
-        """Take a state in; raises InvalidEvent, or why an earlier one could not be stored."""
+        """Take a state in; raises InvalidEvent, or why states could not be stored."""
         draft = self._encode(StateEmitted(message))
         if draft.stream is None:
             self._whole, self._streams = draft.body, {}
@@ -53,9 +58,8 @@ class EmittedStates:
             self._streams.pop(draft.stream, None)
             self._streams[draft.stream] = draft.body
         with self._lock:
-            self._raise_failure()
             self._waiting.append(StateEmitted(draft.body))
-            if len(self._waiting) >= BATCH:
+            if self._unstored or len(self._waiting) >= BATCH:
                 self._flush()
             elif self._punctual and self._timer is None:
                 self._timer = Timer(LONGEST_WAIT_S, self._flush_late, [self._waiting])
@@ -63,9 +67,8 @@ class EmittedStates:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Store what waits; raises why it, or an earlier state, could not be stored."""
+        """Store what waits; raises why it could not be stored, and keeps it for the next time."""
         with self._lock:
-            self._raise_failure()
             self._flush()
 
     def unsaved(self, saved: Collection[bytes], stream_names: Collection[str]) -> list[bytes]:
@@ -83,9 +86,11 @@ class EmittedStates:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if self._waiting:
-            batch, self._waiting = self._waiting, []
-            self._append(batch)
+        while self._unstored or self._waiting:
+            if self._unstored is None:
+                self._unstored, self._waiting = (uuid7(), self._waiting), []
+            self._append(*self._unstored)
+            self._unstored = None
 
     def _flush_late(self, waiting: list[StateEmitted]) -> None:
         with self._lock:
@@ -93,9 +98,5 @@ class EmittedStates:
                 return  # it was flushed while this thread waited for the lock
             try:
                 self._flush()
-            except Exception as error:  # noqa: BLE001 - the read hears of it, from its own thread
-                self._failure = error
-
-    def _raise_failure(self) -> None:
-        if self._failure:
-            raise self._failure
+            except Exception as error:  # noqa: BLE001 - the next state, or the end, tries again
+                _log.warning("%d states are not stored yet: %s", len(waiting), error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, exists, or_, select
@@ -12,7 +13,7 @@ from sqlalchemy import and_, exists, or_, select
 from eventstore import codec
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
-from eventstore.events import Pipeline, StateSaved
+from eventstore.events import Pipeline, StateSaved, StreamDefined
 from eventstore.schema import schema_name
 from projections import catalogs, states
 from projections.models import (
@@ -26,12 +27,12 @@ from projections.projector import refill
 from projections.views import CATALOG_KINDS, CatalogView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from airbyte_protocol.models import ConfiguredAirbyteStream
     from sqlalchemy import ColumnElement, Connection, Table
 
-    from eventstore.events import Origin
+    from eventstore.events import Origin, StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def written_by_others(db: Connection) -> str | None:
     rows = [exists(select(table.c.row_key).where(_foreign(table))) for table in ALL_TABLES]
     if not db.scalar(select(or_(*rows))):
         return None
-    return "PyAirbyte has written to its tables without a history"
+    return "PyAirbyte has written states or catalogs that are not in the log yet"
 
 
 def take_in(db: Connection, store: EventStore) -> None:
@@ -72,10 +73,11 @@ def take_in(db: Connection, store: EventStore) -> None:
     """
     for table in ALL_TABLES:
         dialect_of(db).lock_table(db, table, schema_name(db))
-    if taken := _Intake(db, store, "foreign", "written to {} by PyAirbyte").run():
+    intake = _Intake(db, store, "foreign", "written to {} by PyAirbyte")
+    if taken := intake.run():
         _log.info("took in %d rows that PyAirbyte had written without a history", taken)
     for pipeline in store.pipelines_within(db):
-        _put_back(db, store, pipeline)
+        _put_back(db, store, pipeline, intake.registered[pipeline])
 
 
 def _foreign(table: Table) -> ColumnElement[bool]:
@@ -89,6 +91,7 @@ def _make_ours(db: Connection, table: Table) -> None:
         return
     rows = []
     if there:
+        dialect_of(db).lock_table(db, table, schema_name(db))  # what is being written comes first
         theirs = [column for column in table.columns if column.name not in _OUR_COLUMNS]
         rows = [dict(row._mapping) for row in db.execute(select(*theirs))]
         table.drop(db)
@@ -115,6 +118,8 @@ class _Intake:
         self._source_of_table = {row["table_name"]: row["source_name"] for row in wrote_state}
         self._pipelines = self.store.pipelines_within(self.db)
         self._known: dict[Pipeline, CatalogView] = {}
+        self.registered: defaultdict[Pipeline, set[str]] = defaultdict(set)
+        """The names of the streams whose definitions were taken in, or found unchanged."""
 
     def run(self) -> int:
         """Take all in; returns how many rows that were."""
@@ -125,34 +130,62 @@ class _Intake:
         for row in self._rows[table]:
             try:
                 pipeline, saved = _pipeline(row), StateSaved(row["state_json"] or "", self.origin)
-                self.store.encode(saved)
+                draft = codec.encode(saved)
             except Invalid as problem:
                 self._leave(table, row, problem)
             else:
-                valid[pipeline].append((row, saved))
-        taken = self._remove(table, [row for pairs in valid.values() for row, _ in pairs])
-        for pipeline, pairs in valid.items():
+                valid[pipeline].append((row, saved, draft.stream))
+        taken = self._remove(table, [row for found in valid.values() for row, _, _ in found])
+        for pipeline, found in valid.items():
             # A typed state replaces a LEGACY one, so what speaks of the whole pipeline goes first.
-            pairs.sort(key=lambda pair: pair[0]["stream_name"] not in GLOBAL_STATE_STREAM_NAMES)
-            for row, saved in pairs:
+            found.sort(key=lambda each: each[0]["stream_name"] not in GLOBAL_STATE_STREAM_NAMES)
+            ours = states.with_row(self.db, self.store, pipeline)
+            for row, saved, _ in found:
                 reason = f"{self.reason.format(table.name)}, last updated {row['last_updated']}"
                 self.store.append_within(self.db, pipeline, saved, reason=reason)
+            self._keep_newer(pipeline, ours, [(row, stream) for row, _, stream in found])
         return taken
+
+    def _keep_newer(
+        self,
+        pipeline: Pipeline,
+        ours: dict[StreamDescriptor | None, StoredEvent],
+        theirs: list[tuple[dict[str, Any], StreamDescriptor | None]],
+    ) -> None:
+        """Save again what we had saved after PyAirbyte had written its rows.
+
+        Its write deletes our row of the stream: where that is there, it was written since. It
+        leaves our GLOBAL or LEGACY state alone; that is older if the process which wrote began
+        later, the only thing its `last_updated` tells (defect 04).
+        """
+        for row, stream in theirs:
+            newer = ours.get(stream)
+            whole = ours.get(None)
+            if newer is None and whole and not _is_later(row["last_updated"], whole.stored_at):
+                newer = whole
+            if newer is not None:
+                again = StateSaved(newer.body, "restored", newer.version)
+                reason = f"@{newer.version} was saved after what PyAirbyte had written"
+                self.store.append_within(self.db, pipeline, again, reason=reason)
 
     def _take_catalogs(self) -> int:
         table = STREAMS_TABLE
-        valid = defaultdict(list)
+        valid: defaultdict[Pipeline, dict[str, ConfiguredAirbyteStream]] = defaultdict(dict)
+        rows = []
         for row in self._rows[table]:
             try:
                 pipeline, stream = self._owner(row), _full_refresh_stream(row)
+                codec.encode(StreamDefined(stream))
             except Invalid as problem:
                 self._leave(table, row, problem)
             else:
-                valid[pipeline].append((row, stream))
-        taken = self._remove(table, [row for pairs in valid.values() for row, _ in pairs])
-        for pipeline, pairs in valid.items():
+                rows.append(row)
+                valid[pipeline][stream.stream.name] = stream  # where two reads raced, the last one
+        taken = self._remove(table, rows)
+        for pipeline, streams in valid.items():
+            self.registered[pipeline] |= set(streams)
             known = self._catalog(pipeline)
-            named = catalogs.by_descriptor(_as_known(known, stream) for _, stream in pairs)
+            named = catalogs.by_descriptor(_as_known(known, each) for each in streams.values())
             events = catalogs.registration(known, named, self.origin)
             reason = self.reason.format(table.name)
             self.store.append_within(self.db, pipeline, *events, reason=reason)
@@ -179,13 +212,16 @@ class _Intake:
             return Pipeline(source, table_prefix=named.table_prefix)
         if any(named.source == pipeline.source for pipeline in self._pipelines):
             return named
-        having = [
-            pipeline
+        having = {
+            pipeline: known.stream.json_schema
             for pipeline in self._pipelines
             if (pipeline.destination, pipeline.table_prefix) == (None, named.table_prefix)
-            and any(key.name == row["stream_name"] for key in self._catalog(pipeline).definitions)
-        ]
-        return having[0] if len(having) == 1 else named
+            for descriptor, known in self._catalog(pipeline).by_descriptor.items()
+            if descriptor.name == row["stream_name"]
+        }
+        schema = _full_refresh_stream(row).stream.json_schema
+        same = [pipeline for pipeline, known in having.items() if known == schema]
+        return next(iter(same or having), named) if same or len(having) == 1 else named
 
     def _catalog(self, pipeline: Pipeline) -> CatalogView:
         """What the log knew of the streams of a pipeline before."""
@@ -220,20 +256,40 @@ def _as_known(current: CatalogView, stream: ConfiguredAirbyteStream) -> Configur
     return stream
 
 
-def _put_back(db: Connection, store: EventStore, pipeline: Pipeline) -> None:
-    """Write the rows of a pipeline again that are not there."""
+def put_back(store: EventStore, pipeline: Pipeline) -> None:
+    """Write the rows of a pipeline again that are not there, as `take_in` does for all.
+
+    PyAirbyte deletes in one transaction and inserts in another: if it ends between the two, there
+    is nothing to take in that would tell.
+    """
+    if store.database.read(lambda db: states.without_row(db, store, pipeline)):
+        store.database.transact(lambda db: _put_back(db, store, pipeline))
+
+
+def _put_back(
+    db: Connection, store: EventStore, pipeline: Pipeline, registered: Collection[str] = ()
+) -> None:
+    """Write the rows of a pipeline again that are not there; `registered` were only rewritten."""
     lost = states.without_row(db, store, pipeline)
     for stored in lost:
         again = StateSaved(stored.body, "restored", stored.version)
         reason = f"put back from @{stored.version}: PyAirbyte had deleted its row"
         store.append_within(db, pipeline, again, reason=reason)
-    definitions = catalogs.without_row(db, store, pipeline)
-    for stored in definitions:
+    for stored in catalogs.without_row(db, store, pipeline):
         catalogs.apply(db, stored)
-    if names := sorted({str(stored.stream or "the state") for stored in [*lost, *definitions]}):
+        if stored.stream and stored.stream.name not in registered:
+            lost.append(stored)
+    if names := sorted({str(stored.stream or "the state") for stored in lost}):
         _log.warning(
             "put back rows of %s that PyAirbyte had deleted: %s", pipeline, ", ".join(names)
         )
+
+
+def _is_later(last_updated: datetime | None, than: datetime) -> bool:
+    if last_updated is None:
+        return False
+    aware = last_updated if last_updated.tzinfo else last_updated.replace(tzinfo=timezone.utc)
+    return aware > than
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -243,7 +299,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _pipeline(row: Mapping[str, Any]) -> Pipeline:
     """Who a row of PyAirbyte's belongs to; raises InvalidPipeline."""
     if "destination_name" in row:
-        return Pipeline(row["source_name"], row["destination_name"] or None)
+        return Pipeline(row["source_name"], row["destination_name"])
     prefix = (row["table_name"] or "").removesuffix(row["stream_name"] or "")
     return Pipeline(row["source_name"], table_prefix=prefix)
 

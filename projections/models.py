@@ -1,6 +1,7 @@
 """The three tables that runners read, under the names and columns PyAirbyte gave them.
 
-`row_key` and the columns after it are ours; PyAirbyte inserts rows without them. A row whose
+`row_key` and the columns after it are ours; PyAirbyte inserts rows without them, with names of any
+length. A row whose
 `pipeline_key` is null was not written by us.
 """
 
@@ -30,9 +31,6 @@ GLOBAL_STATE_STREAM_NAME = "_GLOBAL"
 LEGACY_STATE_STREAM_NAME = "_LEGACY"
 GLOBAL_STATE_STREAM_NAMES = [GLOBAL_STATE_STREAM_NAME, LEGACY_STATE_STREAM_NAME]
 
-_TABLE_NAME_LIMIT = 2 * NAME_LIMIT + 1
-"""A prefix or a destination, and a stream."""
-
 
 class SqlAlchemyModel(DeclarativeBase):
     """The declarative base of the three tables."""
@@ -47,9 +45,9 @@ class CacheStreamStateModel(SqlAlchemyModel):
 
     __tablename__ = CACHE_STATE_TABLE_NAME
 
-    source_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
-    stream_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
-    table_name: Mapped[str | None] = mapped_column(String(_TABLE_NAME_LIMIT))
+    source_name: Mapped[str | None] = mapped_column(Text)
+    stream_name: Mapped[str | None] = mapped_column(Text)
+    table_name: Mapped[str | None] = mapped_column(Text)
     state_json: Mapped[str | None] = mapped_column(Text)
     last_updated: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
@@ -63,9 +61,9 @@ class DestinationStreamStateModel(SqlAlchemyModel):
 
     __tablename__ = DESTINATION_STATE_TABLE_NAME
 
-    destination_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
-    source_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
-    stream_name: Mapped[str] = mapped_column(String(NAME_LIMIT))
+    destination_name: Mapped[str] = mapped_column(Text)
+    source_name: Mapped[str] = mapped_column(Text)
+    stream_name: Mapped[str] = mapped_column(Text)
     state_json: Mapped[str | None] = mapped_column(Text)
     last_updated: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
@@ -79,9 +77,9 @@ class CachedStream(SqlAlchemyModel):
 
     __tablename__ = STREAMS_TABLE_NAME
 
-    stream_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
-    source_name: Mapped[str | None] = mapped_column(String(NAME_LIMIT))
-    table_name: Mapped[str | None] = mapped_column(String(_TABLE_NAME_LIMIT))
+    stream_name: Mapped[str | None] = mapped_column(Text)
+    source_name: Mapped[str | None] = mapped_column(Text)
+    table_name: Mapped[str | None] = mapped_column(Text)
     catalog_metadata: Mapped[str | None] = mapped_column(Text)
     row_key: Mapped[str] = mapped_column(String(32), primary_key=True, default=_row_key)
     pipeline_key: Mapped[str | None] = mapped_column(String(32))

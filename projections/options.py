@@ -64,6 +64,23 @@ def matching(
     ]
 
 
+def some(
+    store: EventStore,
+    source: str | None,
+    destination: str | None,
+    table_prefix: str | None,
+    connection: str | None,
+) -> list[Pipeline]:
+    """The pipelines that match; raises InvalidPipeline if there are none."""
+    found = matching(store, source, destination, table_prefix, connection)
+    if found:
+        return found
+    there = store.pipelines()
+    if not there:
+        raise StoreUnavailable("the log is empty; record a state into it first")
+    raise InvalidPipeline(f"no such pipeline, there are: {'; '.join(_spelled(there))}")
+
+
 def one(
     store: EventStore,
     source: str | None,
@@ -72,14 +89,10 @@ def one(
     connection: str | None,
 ) -> Pipeline:
     """The pipeline that is meant: the one that matches, if there is exactly one."""
-    found = matching(store, source, destination, table_prefix, connection)
+    found = some(store, source, destination, table_prefix, connection)
     if len(found) == 1:
         return found[0]
-    there = found or store.pipelines()
-    if not there:
-        raise StoreUnavailable("the log is empty; record a state into it first")
-    problem = "several pipelines match, name one" if found else "no such pipeline, there are"
-    raise InvalidPipeline(f"{problem}: {'; '.join(_spelled(there))}")
+    raise InvalidPipeline(f"several pipelines match, name one: {'; '.join(_spelled(found))}")
 
 
 def _spelled(pipelines: list[Pipeline]) -> list[str]:

@@ -32,6 +32,7 @@ from projections.views import StateView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from uuid import UUID
 
     from airbyte.caches.base import CacheBase
     from airbyte.results import ReadResult
@@ -81,8 +82,8 @@ class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWrit
         """Append what is added as StateEmitted, all of it before the next state is saved."""
         backend, pipeline, run = self._state_backend, self._view.pipeline, self._run
 
-        def append(batch: Sequence[StateEmitted]) -> None:
-            backend._store.append(pipeline, *batch, actor=backend._actor, run=run)
+        def append(its_id: UUID, batch: Sequence[StateEmitted]) -> None:
+            backend._store.append(pipeline, *batch, id=its_id, actor=backend._actor, run=run)
 
         # Another thread would see a database in memory of its own, or use our connection.
         punctual = has_connections_to_spare(backend._store.database.engine)
@@ -104,7 +105,10 @@ class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWrit
         try:
             super()._write_state(state_message)
         except InvalidEvent as error:
-            raise _invalid_state(error, state_message) from error
+            raise exc.PyAirbyteInternalError(
+                message=f"Invalid state message: {error}.",
+                context={"state_message": state_message},
+            ) from error
 
 
 class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: ignore[misc]
@@ -112,19 +116,19 @@ class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: igno
 
     _provider_class = StateProvider
     _writer_class = SqlStateWriter
-    _run_to_begin: str | None = None
+    _begun: tuple[str, str] | None = None
 
     def run_of(self, writer: SqlStateWriter) -> str:
         """A run for a writer: `Destination.write` asks for two, before it reads, for one run."""
-        begun, self._run_to_begin = self._run_to_begin, None
+        begun, self._begun = self._begun, None
         if writer.destination_name:
-            return begun or fresh_run()
-        self._run_to_begin = fresh_run()
-        return self._run_to_begin
+            return begun[1] if begun and begun[0] == writer.source_name else fresh_run()
+        self._begun = (writer.source_name, fresh_run())
+        return self._begun[1]
 
     def read_begins(self) -> None:
         """A writer asked for from now on is for another run."""
-        self._run_to_begin = None
+        self._begun = None
 
 
 class SqlCatalogBackend(backends.SqlCatalogBackend, CatalogBackendBase):  # type: ignore[misc]
@@ -230,7 +234,10 @@ def _taking_states(
         try:
             emitted.add(message.state)
         except InvalidEvent as error:
-            raise _invalid_state(error, message.state) from error
+            raise exc.AirbyteConnectorError(
+                message=f"The source put out an invalid state: {error}.",
+                context={"state_message": message.state},
+            ) from error
         if message.state and message.state.stream:
             yield message
     emitted.flush()
@@ -271,9 +278,3 @@ def _with_global_by_its_name(message: AirbyteMessage) -> AirbyteMessage:
     if message.state is None or message.state.global_ is None:
         return message
     return _ByAlias.model_construct(type=message.type, state=message.state)
-
-
-def _invalid_state(error: InvalidEvent, state: AirbyteStateMessage | None) -> Exception:
-    return exc.PyAirbyteInternalError(
-        message=f"Invalid state message: {error}.", context={"state_message": state}
-    )

@@ -93,21 +93,39 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
     """The events that say what the state is, but whose rows are not there."""
-    current: dict[str, StoredEvent] = {}
-    whole_key = _row_key(pipeline, None)
+    there = _row_keys(db, pipeline)
+    current = _current(db, store, pipeline)
+    return [stored for stored in current.values() if _row_key(pipeline, stored.stream) not in there]
+
+
+def with_row(
+    db: Connection, store: EventStore, pipeline: Pipeline
+) -> dict[StreamDescriptor | None, StoredEvent]:
+    """The events that say what the state is, and whose rows are there."""
+    there = _row_keys(db, pipeline)
+    current = _current(db, store, pipeline)
+    return {key: each for key, each in current.items() if _row_key(pipeline, key) in there}
+
+
+def _current(
+    db: Connection, store: EventStore, pipeline: Pipeline
+) -> dict[StreamDescriptor | None, StoredEvent]:
+    """The events that say what the state is; `views.StateView` is the same rule."""
+    current: dict[StreamDescriptor | None, StoredEvent] = {}
     for stored in store.newest_within(db, pipeline, KINDS):
-        key = _row_key(pipeline, stored.stream)
         if stored.stream is None:
             current.clear()
         elif stored.kind == "StateSaved":
-            current.pop(whole_key, None)
-        current.pop(key, None)
+            current.pop(None, None)
+        current.pop(stored.stream, None)
         if stored.kind == "StateSaved":
-            current[key] = stored
+            current[stored.stream] = stored
+    return current
+
+
+def _row_keys(db: Connection, pipeline: Pipeline) -> set[str]:
     table = _table(pipeline)
-    rows = db.scalars(select(table.c.row_key).where(table.c.pipeline_key == pipeline.key))
-    there = set(rows)
-    return [stored for key, stored in current.items() if key not in there]
+    return set(db.scalars(select(table.c.row_key).where(table.c.pipeline_key == pipeline.key)))
 
 
 def _table(pipeline: Pipeline) -> Table:

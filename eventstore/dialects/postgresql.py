@@ -26,7 +26,9 @@ RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
 # clock_timestamp, not now(): a transaction that waited would carry the time it began.
 NOW = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 
-_CONFLICTS = {"23505", "40001", "40P01"}  # unique_violation, serialization_failure, deadlock
+# unique_violation, serialization_failure, deadlock; and duplicate_table, where a transaction had
+# begun before it waited for the lock under which another made the tables.
+_CONFLICTS = {"23505", "40001", "40P01", "42P07"}
 _LOST = {"57P01", "57P02", "57P03"}  # the server shuts down, crashed, or is starting
 
 # A plain trigger is skipped under session_replication_role = replica, hence ENABLE ALWAYS.
@@ -92,10 +94,11 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
 
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
-    """The columns of a table, none if it does not exist."""
+    """The columns of a table, none if it does not exist; also of one that may not be read."""
     query = text(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = :table "
-        "AND table_schema = coalesce(:schema, current_schema())"
+        "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
+        "WHERE relname = :table AND attnum > 0 AND NOT attisdropped AND relnamespace = "
+        "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(:schema, current_schema()))"
     )
     return set(db.execute(query, {"table": table, "schema": schema}).scalars())
 

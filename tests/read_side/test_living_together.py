@@ -189,7 +189,7 @@ def test_a_reader_says_that_there_is_more_and_writes_nothing(config, caplog):
     with connect(config, create=False) as store:
         assert store.heads() == {SHOP: 1}
     assert all_rows(config) == before
-    assert "PyAirbyte has written to its tables without a history" in caplog.text
+    assert "PyAirbyte has written states or catalogs that are not in the log yet" in caplog.text
 
 
 def test_an_open_backend_takes_in_what_was_written_since(config):
@@ -198,6 +198,60 @@ def test_an_open_backend_takes_in_what_was_written_since(config):
     write(config, SHOP, state("users", 2), by=own_states)
     [found] = backend.get_state_provider("source-shop").state_message_artifacts
     assert found == state("users", 2)
+
+
+def test_a_state_that_we_saved_after_pyairbytes_stays_the_current_one(config):
+    writer = SqlStateBackend(config).get_state_writer("source-shop")
+    writer.write_state(state("users", 1))
+    write(config, SHOP, state("users", 2), state("orders", 2), by=own_states)
+    writer.write_state(state("users", 3))
+    assert cursors(config, SHOP) == {"orders": 2, "users": 3}
+    found = [(each.origin, each.of) for each in connect(config).history(SHOP)]
+    assert sorted(found, key=str) == sorted(
+        [("source", None), ("source", None), ("foreign", None), ("foreign", None), ("restored", 2)],
+        key=str,
+    )
+
+
+def test_a_global_state_that_we_saved_after_pyairbytes_stays_the_current_one(config):
+    write(config, SHOP, state("users", 1), by=projections)
+    write(config, SHOP, state("users", 2), by=own_states)
+    writer = projections.SqlStateBackend(config).get_state_writer("source-shop")
+    message = AirbyteStateMessage.model_validate_json(global_state({"lsn": 9}))
+    writer.write_state(message)
+    [found] = SqlStateBackend(config).get_state_provider("source-shop").state_message_artifacts
+    assert found == message
+
+
+def test_a_row_that_was_deleted_and_not_written_again_is_put_back(config):
+    """PyAirbyte deletes in one transaction and inserts in another, and may end between them."""
+    backend = SqlStateBackend(config)
+    for name in ("users", "orders"):
+        backend.get_state_writer("source-shop").write_state(state(name, 1))
+    with config.get_sql_engine().begin() as db:
+        db.execute(text("DELETE FROM _airbyte_state WHERE table_name = 'users'"))
+    assert backend.get_state_provider("source-shop").known_stream_names == {"users", "orders"}
+    assert cursors(config, SHOP) == {"users": 1, "orders": 1}
+
+
+def test_what_is_too_large_for_this_store_is_taken_in_and_put_back_all_the_same(config):
+    write(config, SHOP, state("users", 1), by=projections)
+    write(config, CRM, state("users", 2), by=own_states)
+    register_by_pyairbyte(config, CATALOG)
+    with connect(config, body_limit=10) as store:
+        assert set(store.heads()) == {SHOP, CRM}
+    assert cursors(config, SHOP) == {"users": 1}
+
+
+def test_a_name_that_is_too_long_stays_as_it_was(config, caplog):
+    write(config, SHOP, state("users", 1), by=projections)
+    long = "x" * 300
+    write(config, SHOP, state(long, 2), state("orders", 2), by=own_states)
+    register_by_pyairbyte(config, registered(configured_stream(long), configured_stream("users")))
+    assert cursors(config, SHOP) == {"users": 1, "orders": 2}
+    told = [found.getMessage() for found in caplog.records if "stays as it was" in found.msg]
+    assert len(told) == 2
+    assert all("300 characters" in each for each in told)
 
 
 # Catalogs: PyAirbyte writes them anew at each read, under the cache's class name
@@ -234,6 +288,31 @@ def test_a_registration_with_the_same_schema_keeps_all_that_pyairbyte_does_not_s
         "CatalogRegistered",
     ]
     assert SqlCatalogBackend(config, "").stream_names == ["users"]
+
+
+def test_its_registration_alone_is_no_loss_to_warn_of(config, caplog):
+    SqlCatalogBackend(config, "").register_source("source-shop", CATALOG, {"users", "orders"})
+    register_by_pyairbyte(config, CATALOG)
+    assert set(known(config)) == {"users", "orders"}
+    assert [found for found in caplog.records if found.levelname == "WARNING"] == []
+
+
+def test_two_registrations_that_raced_are_one(config):
+    """On our tables nothing keeps two reads of PyAirbyte from inserting the same stream."""
+    SqlCatalogBackend(config, "").register_source("source-shop", CATALOG, {"users"})
+    for _ in range(2):
+        backend = own_catalogs.SqlCatalogBackend(config, "")
+        backend.register_source("DuckDBCache", CATALOG, {"users"})  # inserts orders each time
+    assert sorted(SqlCatalogBackend(config, "").stream_names) == ["orders", "users"]
+
+
+def test_primary_keys_of_two_sources_with_one_stream_are_kept(config):
+    whole = registered(configured_stream("users", primary_key=[["id"]]))
+    for source in ("source-shop", "source-crm"):
+        SqlCatalogBackend(config, "").register_source(source, whole, {"users"})
+    register_by_pyairbyte(config, whole)
+    [found] = SqlCatalogBackend(config, "").get_full_catalog_provider().configured_catalog.streams
+    assert found.primary_key == [["id"]]
 
 
 def test_a_new_schema_is_taken_in_and_the_rest_is_kept(config):

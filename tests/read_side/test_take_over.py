@@ -1,6 +1,7 @@
 """Tables that unmodified PyAirbyte made and filled, taken over at the first use."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from airbyte.caches import _catalog_backend as own_catalogs
@@ -329,3 +330,19 @@ def test_unmodified_pyairbyte_reads_and_registers_catalogs_in_the_tables(pyairby
     backend.register_source(SHOP, incoming, {"refunds"})
     reopened = own_catalogs.SqlCatalogBackend(pyairbytes, "")
     assert sorted(reopened.stream_names) == ["orders", "refunds", "users"]
+
+
+@pytest.mark.needs("MANY_PROCESSES")
+def test_what_pyairbyte_is_writing_meanwhile_is_taken_over_too(config, database):
+    own_states.SqlStateBackend(config)._ensure_internal_tables()
+    own_catalogs.SqlCatalogBackend(config, "")
+    other = SqlConfig(database)
+    with Session(other.get_sql_engine()) as session, ThreadPoolExecutor() as threads:
+        session.add(own_cache_row("users", stream_state("users", {"cursor": 1})))
+        session.flush()
+        taking_over = threads.submit(lambda: connect(config).heads())
+        wait([taking_over], 0.5)
+        session.commit()
+        assert taking_over.result() == {Pipeline(SHOP): 1}
+    other.dispose_engine()
+    assert cursors(ours(config, Pipeline(SHOP))) == {"users": 1}
