@@ -58,8 +58,13 @@ def parse_moment(text: str) -> Moment:
             microseconds = (fraction or "0")[:6].ljust(6, "0")
             return datetime.fromisoformat(f"{date}T{time}.{microseconds}{offset}")
     except (ValueError, OverflowError) as error:
-        raise InvalidMoment(f"{text!r} is no moment: {error}; {_KNOWN_FORMS}") from error
-    raise InvalidMoment(f"{text!r} is no moment; {_KNOWN_FORMS}")
+        raise InvalidMoment(f"{text!r} is on no calendar; {_KNOWN_FORMS}") from error
+    hint = ""
+    if re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        hint = f" (the version of that number is @{text})"
+    elif _RFC_3339.fullmatch(f"{text}Z"):
+        hint = f" (it has no offset; in UTC it is {text.replace(' ', 'T')}Z)"
+    raise InvalidMoment(f"{text!r} is no moment{hint}; {_KNOWN_FORMS}")
 
 
 def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateView:

@@ -33,6 +33,7 @@ class Passed:
     """What went through, and what was wrong with it."""
 
     lines: int = 0
+    messages: int = 0
     states: int = 0
     not_json: int = 0
     invalid: list[str] = field(default_factory=list)
@@ -41,6 +42,8 @@ class Passed:
         """Say so in lines, the first few that were invalid among them."""
         states, lines = counted(self.states, "state"), counted(self.lines, "line")
         said = [f"{states} of {pipeline} recorded, {lines} passed on"]
+        if self.lines and not self.messages:
+            said.append("no line was an Airbyte message: a connector puts out one on each line")
         if self.not_json:
             said.append(f"no JSON: {counted(self.not_json, 'line')}")
         if self.invalid:
@@ -157,7 +160,10 @@ class Recorder:
             else:
                 self.passed.not_json += 1
             return False
-        if not isinstance(parsed, dict) or parsed.get("type") != "STATE":
+        if not isinstance(parsed, dict) or "type" not in parsed:
+            return False
+        self.passed.messages += 1
+        if parsed["type"] != "STATE":
             return False
         kind = StateEmitted if self.emitted else StateSaved
         try:

@@ -107,7 +107,11 @@ def _url(database: str | Path) -> URL:
             return make_url(database)
         except (ArgumentError, ValueError) as error:
             raise UnsupportedDatabase(f"not a database URL: {error}") from error
+    if database == "":
+        raise UnsupportedDatabase("the name of the database is empty")
     path = Path(database)
+    if os.path.isdir(path):  # noqa: PTH112 - Path raises
+        raise UnsupportedDatabase(f"{str(database)!r} is a folder; name a file in it")
     return URL.create("duckdb" if _is_duckdb(path) else "sqlite", database=str(path))
 
 

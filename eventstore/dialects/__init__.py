@@ -85,6 +85,8 @@ _DIALECTS: dict[str, Dialect] = {
 def dialect_of(database: Engine | Connection | URL) -> Dialect:
     """Find the dialect of a database; raises UnsupportedDatabase."""
     name = database.get_backend_name() if isinstance(database, URL) else database.dialect.name
+    if name == "postgres":
+        raise UnsupportedDatabase("SQLAlchemy's URLs begin with postgresql://, not postgres://")
     if name not in _DIALECTS:
         raise UnsupportedDatabase(
             f"{name} is not supported: the log needs a database that enforces unique keys; "
