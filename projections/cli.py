@@ -210,17 +210,18 @@ def log(
             for stored in events:
                 print_json(event_as_json(stored))
             return
-        several = [] if len(store.pipelines()) == 1 else ["pipeline"]
-        headings = ["version", "stored at", *several, "event", "stream", "what"]
+        # In a pipe the columns stay where they are when there is a second pipeline one day.
+        several = ["pipeline"] if not sys.stdout.isatty() or len(store.pipelines()) > 1 else []
+        headings = ["version", "stored at", "event", *several, "stream", "what"]
         headings += ["actor", "run", "reason"]
         rows = (
             [
                 f"@{stored.version}",
                 rfc3339(stored.stored_at),
-                *(str(stored.pipeline) for _ in several),
                 stored.kind
                 if stored.origin in {None, "source"}
                 else f"{stored.kind} ({stored.origin})",
+                *(str(stored.pipeline) for _ in several),
                 str(stored.stream or ""),
                 audit.summary(stored),
                 stored.actor,
@@ -229,7 +230,7 @@ def log(
             ]
             for stored in events
         )
-        print_rows(headings, rows, whole=2, empty="no event matches")
+        print_rows(headings, rows, whole=3, empty="no event matches")
 
 
 @app.command()

@@ -47,7 +47,7 @@ def print_rows(
 ) -> None:
     """Print rows: a table on a terminal, else lines with tabs between their columns.
 
-    The first `whole` columns are never cut. `empty` is said on stderr when there are no rows.
+    The first `whole` columns are not cut where they fit. `empty` is said on stderr when there are no rows.
     """
     clean = ([printable(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
@@ -115,6 +115,8 @@ def _table(headings: Sequence[str], rows: list[list[str]], whole: int) -> list[s
         return []
     wanted = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
     room = shutil.get_terminal_size().columns
+    while whole > 1 and sum(wanted[:whole]) + len(_GAP) * (whole - 1) > room:
+        whole -= 1
     widths = wanted[:whole]
     room -= sum(widths) + len(_GAP) * (whole - 1)
     widths += _share(wanted[whole:], room)

@@ -48,7 +48,7 @@ def test_the_connector_reads_again_what_the_later_syncs_had_read(demo):
 
 def test_it_shows_each_run_and_the_past_and_what_changed(demo):
     events = re.findall(r"^@\d+\t.*", demo.stdout, re.MULTILINE)
-    assert len({event.split("\t")[6] for event in events}) == 3
+    assert len({event.split("\t")[7] for event in events}) == 3
     assert re.search(r'^\[\{"type":"STREAM".*"products".*\}\]$', demo.stdout, re.MULTILINE)
     assert re.search(r"^products\tincremental\t", demo.stdout, re.MULTILINE)
     assert re.search(r"^added\tpurchases\t", demo.stdout, re.MULTILINE)
