@@ -47,7 +47,8 @@ def print_rows(
 ) -> None:
     """Print rows: a table on a terminal, else lines with tabs between their columns.
 
-    The first `whole` columns are not cut where they fit. `empty` is said on stderr when there are no rows.
+    The first `whole` columns are not cut where they fit. `empty` is said on stderr when there are
+    no rows.
     """
     clean = ([printable(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
