@@ -8,6 +8,7 @@ from time import sleep
 import pytest
 from airbyte.exceptions import AirbyteConnectorError, AirbyteConnectorFailedError
 from sqlalchemy import event, select
+from sqlalchemy import text as sql
 
 from eventstore import EventStore, Pipeline
 from eventstore.tables import events
@@ -93,6 +94,22 @@ def test_the_last_state_of_the_whole_source_is_saved_and_given_to_the_next_read(
     [first, second] = map(json.loads, shop.given)
     assert first == []
     assert second == ([json.loads(text)] if text == GLOBAL else json.loads(text)["data"])
+
+
+@pytest.mark.parametrize("text", [users(1), GLOBAL], ids=["stream", "global"])
+def test_a_state_is_saved_when_the_data_is_there(cache, shop, text):
+    engine = cache.get_sql_engine()
+    rows = []
+
+    def look(_connection, _cursor, _statement, parameters, *_):
+        if "StateSaved" in repr(parameters):
+            with engine.connect() as db:
+                rows.append(db.scalar(sql("SELECT count(*) FROM raw.dev_users")))
+
+    event.listen(engine, "before_cursor_execute", look)
+    shop.says(record("users"), state(text), record("users", 1)).read(cache, skip_validation=True)
+    event.remove(engine, "before_cursor_execute", look)
+    assert rows == [2]
 
 
 def test_states_of_two_namespaces_are_both_saved(cache, shop):
