@@ -29,7 +29,7 @@ from projections.views import CATALOG_KINDS, CatalogView
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from airbyte_protocol.models import ConfiguredAirbyteStream
+    from airbyte_protocol.models import AirbyteStream, ConfiguredAirbyteStream
     from sqlalchemy import ColumnElement, Connection, Table
 
     from eventstore.events import Origin, StoredEvent, StreamDescriptor
@@ -116,6 +116,11 @@ class _Intake:
             self._rows[table] = [dict(row._mapping) for row in found]
         wrote_state = self._rows[STATE_TABLES[0]]
         self._source_of_table = {row["table_name"]: row["source_name"] for row in wrote_state}
+        self._sources_of_class: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for row in self._rows[STREAMS_TABLE]:
+            if row["table_name"] in self._source_of_table:
+                source = self._source_of_table[row["table_name"]]
+                self._sources_of_class[row["source_name"], _prefix(row)].add(source)
         self._pipelines = self.store.pipelines_within(self.db)
         self._known: dict[Pipeline, CatalogView] = {}
         self.registered: defaultdict[Pipeline, set[str]] = defaultdict(set)
@@ -158,15 +163,17 @@ class _Intake:
         leaves our GLOBAL or LEGACY state alone; that is older if the process which wrote began
         later, the only thing its `last_updated` tells (defect 04).
         """
+        kept: dict[int, StoredEvent] = {}
         for row, stream in theirs:
-            newer = ours.get(stream)
-            whole = ours.get(None)
+            newer, whole = ours.get(stream), ours.get(None)
             if newer is None and whole and not _is_later(row["last_updated"], whole.stored_at):
                 newer = whole
             if newer is not None:
-                again = StateSaved(newer.body, "restored", newer.version)
-                reason = f"@{newer.version} was saved after what PyAirbyte had written"
-                self.store.append_within(self.db, pipeline, again, reason=reason)
+                kept[newer.version] = newer
+        for newer in kept.values():
+            again = StateSaved(newer.body, "restored", newer.version)
+            reason = f"@{newer.version} was saved after what PyAirbyte had written"
+            self.store.append_within(self.db, pipeline, again, reason=reason)
 
     def _take_catalogs(self) -> int:
         table = STREAMS_TABLE
@@ -174,7 +181,8 @@ class _Intake:
         rows = []
         for row in self._rows[table]:
             try:
-                pipeline, stream = self._owner(row), _full_refresh_stream(row)
+                stream = _full_refresh_stream(row)
+                pipeline = self._owner(row, stream.stream)
                 codec.encode(StreamDefined(stream))
             except Invalid as problem:
                 self._leave(table, row, problem)
@@ -191,7 +199,7 @@ class _Intake:
             self.store.append_within(self.db, pipeline, *events, reason=reason)
         return taken
 
-    def _owner(self, row: dict[str, Any]) -> Pipeline:
+    def _owner(self, row: dict[str, Any], stream: AirbyteStream) -> Pipeline:
         """Whose a row of the catalog is, where a read has left the cache's class name (defect 16).
 
         The source that wrote the state under the same table name; else the only one that wrote
@@ -202,13 +210,9 @@ class _Intake:
         wrote_state = self._source_of_table
         if named.source in wrote_state.values():
             return named
-        of_class = {
-            wrote_state[other["table_name"]]
-            for other in self._rows[STREAMS_TABLE]
-            if other["table_name"] in wrote_state and _alike(other, row)
-        }
+        of_class = self._sources_of_class[named.source, named.table_prefix]
         if row["table_name"] in wrote_state or len(of_class) == 1:
-            source = wrote_state.get(row["table_name"]) or of_class.pop()
+            source = wrote_state.get(row["table_name"]) or next(iter(of_class))
             return Pipeline(source, table_prefix=named.table_prefix)
         if any(named.source == pipeline.source for pipeline in self._pipelines):
             return named
@@ -217,10 +221,9 @@ class _Intake:
             for pipeline in self._pipelines
             if (pipeline.destination, pipeline.table_prefix) == (None, named.table_prefix)
             for descriptor, known in self._catalog(pipeline).by_descriptor.items()
-            if descriptor.name == row["stream_name"]
+            if descriptor.name == stream.name
         }
-        schema = _full_refresh_stream(row).stream.json_schema
-        same = [pipeline for pipeline, known in having.items() if known == schema]
+        same = [pipeline for pipeline, known in having.items() if known == stream.json_schema]
         return next(iter(same or having), named) if same or len(having) == 1 else named
 
     def _catalog(self, pipeline: Pipeline) -> CatalogView:
@@ -292,16 +295,16 @@ def _is_later(last_updated: datetime | None, than: datetime) -> bool:
     return aware > than
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return _pipeline(one) == _pipeline(other)
+def _prefix(row: Mapping[str, Any]) -> str:
+    table_name: str = row["table_name"] or ""
+    return table_name.removesuffix(row["stream_name"] or "")
 
 
 def _pipeline(row: Mapping[str, Any]) -> Pipeline:
     """Who a row of PyAirbyte's belongs to; raises InvalidPipeline."""
     if "destination_name" in row:
         return Pipeline(row["source_name"], row["destination_name"])
-    prefix = (row["table_name"] or "").removesuffix(row["stream_name"] or "")
-    return Pipeline(row["source_name"], table_prefix=prefix)
+    return Pipeline(row["source_name"], table_prefix=_prefix(row))
 
 
 def _full_refresh_stream(row: Mapping[str, Any]) -> ConfiguredAirbyteStream:

@@ -46,24 +46,6 @@ def instant(text: str | None, option: str) -> datetime | None:
     return moment
 
 
-def matching(
-    store: EventStore,
-    source: str | None,
-    destination: str | None,
-    table_prefix: str | None,
-    connection: str | None,
-) -> list[Pipeline]:
-    """The pipelines that have these names."""
-    return [
-        pipeline
-        for pipeline in store.pipelines()
-        if source in {None, pipeline.source}
-        and destination in {None, pipeline.destination or ""}
-        and table_prefix in {None, pipeline.table_prefix}
-        and connection in {None, pipeline.connection}
-    ]
-
-
 def some(
     store: EventStore,
     source: str | None,
@@ -71,11 +53,18 @@ def some(
     table_prefix: str | None,
     connection: str | None,
 ) -> list[Pipeline]:
-    """The pipelines that match; raises InvalidPipeline if there are none."""
-    found = matching(store, source, destination, table_prefix, connection)
+    """The pipelines that have these names; raises InvalidPipeline if there are none."""
+    there = store.pipelines()
+    found = [
+        pipeline
+        for pipeline in there
+        if source in {None, pipeline.source}
+        and destination in {None, pipeline.destination or ""}
+        and table_prefix in {None, pipeline.table_prefix}
+        and connection in {None, pipeline.connection}
+    ]
     if found:
         return found
-    there = store.pipelines()
     if not there:
         raise StoreUnavailable("the log is empty; record a state into it first")
     raise InvalidPipeline(f"no such pipeline, there are: {'; '.join(_spelled(there))}")

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 from threading import Thread
 from time import sleep
 
@@ -38,6 +39,21 @@ def said(cache, *kinds):
         for stored in store_of(cache).history(SHOP)
         if stored.kind in (kinds or ("StateEmitted", "StateSaved"))
     ]
+
+
+@contextmanager
+def before_writing(kind, engine, act):
+    """Let somebody act just before each statement that writes events of a kind."""
+
+    def look(_connection, _cursor, _statement, parameters, *_):
+        if kind in repr(parameters):
+            act()
+
+    event.listen(engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", look)
 
 
 def users(cursor, namespace=None):
@@ -101,14 +117,13 @@ def test_a_state_is_saved_when_the_data_is_there(cache, shop, text):
     engine = cache.get_sql_engine()
     rows = []
 
-    def look(_connection, _cursor, _statement, parameters, *_):
-        if "StateSaved" in repr(parameters):
-            with engine.connect() as db:
-                rows.append(db.scalar(sql("SELECT count(*) FROM raw.dev_users")))
+    def count():
+        with engine.connect() as db:
+            rows.append(db.scalar(sql("SELECT count(*) FROM raw.dev_users")))
 
-    event.listen(engine, "before_cursor_execute", look)
-    shop.says(record("users"), state(text), record("users", 1)).read(cache, skip_validation=True)
-    event.remove(engine, "before_cursor_execute", look)
+    source = shop.says(record("users"), state(text), record("users", 1))
+    with before_writing("StateSaved", engine, count):
+        source.read(cache, skip_validation=True)
     assert rows == [2]
 
 
@@ -227,15 +242,12 @@ def test_a_state_is_in_the_history_while_the_source_is_silent(cache, shop):
 def test_a_state_that_cannot_be_stored_ends_the_read(cache, shop, pause):
     source = shop.says(state(users(1)), state(users(2)), record("users"), pause=pause)
 
-    def fail(_connection, _cursor, _statement, parameters, *_):
-        if "StateEmitted" in repr(parameters):
-            raise BrokenDown
+    def fail():
+        raise BrokenDown
 
-    engine = cache.get_sql_engine()
-    event.listen(engine, "before_cursor_execute", fail)
-    with pytest.raises(BrokenDown):
+    failing = before_writing("StateEmitted", cache.get_sql_engine(), fail)
+    with failing, pytest.raises(BrokenDown):
         source.read(cache, skip_validation=True)
-    event.remove(engine, "before_cursor_execute", fail)
     assert said(cache) == []
     source.read(cache, skip_validation=True)
     assert len(said(cache, "StateEmitted")) == 2
@@ -245,14 +257,12 @@ def test_ctrl_c_while_states_are_being_stored_loses_none(cache, shop):
     source = shop.says(*(state(users(number)) for number in range(150)))
     interrupted = []
 
-    def interrupt(_connection, _cursor, _statement, parameters, *_):
-        if "StateEmitted" in repr(parameters) and not interrupted:
+    def interrupt():
+        if not interrupted:
             interrupted.append(True)
             raise KeyboardInterrupt
 
-    engine = cache.get_sql_engine()
-    event.listen(engine, "before_cursor_execute", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    interrupting = before_writing("StateEmitted", cache.get_sql_engine(), interrupt)
+    with interrupting, pytest.raises(KeyboardInterrupt):
         source.read(cache, skip_validation=True)
-    event.remove(engine, "before_cursor_execute", interrupt)
     assert len(said(cache, "StateEmitted")) == 100
