@@ -64,6 +64,8 @@ def main() -> None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open to the end
     if sys.stdout is None:
         _fail("there is no output to write to", 1)
+    # DuckDB imports it, to look at the first parameter of a statement: half a second for nothing.
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
     prepare_output()
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)

@@ -31,6 +31,9 @@ _LOGS = Path(tempfile.gettempdir()) / f"airbyte-logs-{os.getuid()}"
 os.environ.setdefault("AIRBYTE_LOGGING_ROOT", str(_LOGS))
 os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
 
+# Millions of objects that live to the end are made now: see pytest_collection_finish.
+gc.disable()
+
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
 settings.register_profile("quick", database=None, deadline=None, max_examples=15, print_blob=True)
@@ -52,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over all that was imported: it lives until the end."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +119,8 @@ def _skip_without(name: str, *capabilities: str) -> None:
 @contextmanager
 def _fresh(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     if request.param != "postgresql":
-        yield f"{request.param}:///{folder / 'state.db'}"
+        query = "?threads=1" if request.param == "duckdb" else ""
+        yield f"{request.param}:///{folder / 'state.db'}{query}"
         return
     server: Postgres = request.getfixturevalue("postgresql")
     with server.empty_database() as url:
