@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from eventstore.events import StoredEvent
+    from eventstore.events import StoredEvent, StreamDescriptor
 
 _GAP = "  "
 _LEAST_WIDTH = 8
@@ -76,6 +76,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def complain(problems: Iterable[str]) -> None:
+    """Say on stderr what is wrong, or what a reader of stdout should know, a line each."""
+    for problem in problems:
+        print(f"eventstore: {printable(problem)}", file=sys.stderr)
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things, in words."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -88,7 +94,7 @@ def rfc3339(moment: datetime) -> str:
 
 def event_as_json(stored: StoredEvent) -> dict[str, Any]:
     """An event with the names that scripts may rely on."""
-    pipeline, stream = stored.pipeline, stored.stream
+    pipeline = stored.pipeline
     return {
         "source": pipeline.source,
         "destination": pipeline.destination,
@@ -97,8 +103,7 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
         "version": stored.version,
         "id": str(stored.id),
         "kind": stored.kind,
-        "namespace": stream.namespace if stream else None,
-        "stream": stream.name if stream else None,
+        **stream_as_json(stored.stream),
         "origin": stored.origin,
         "of": stored.of,
         "stored_at": rfc3339(stored.stored_at),
@@ -107,6 +112,14 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
         "run": stored.run,
         "hash": stored.hash.hex(),
         "body": stored.body.decode(),
+    }
+
+
+def stream_as_json(stream: StreamDescriptor | None) -> dict[str, str | None]:
+    """A stream with the names that scripts may rely on; None is the whole pipeline."""
+    return {
+        "namespace": stream.namespace if stream else None,
+        "stream": stream.name if stream else None,
     }
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from eventstore.errors import InvalidMoment, InvalidPipeline, StoreUnavailable
-from projections.as_of import BeforeHead, parse_moment
+from eventstore.errors import Invalid, InvalidMoment, InvalidPipeline, StoreUnavailable
+from projections.as_of import BeforeHead, Moment, parse_moment
+from projections.wiring import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from datetime import datetime
+    from pathlib import Path
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
@@ -36,6 +41,99 @@ At = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON lines with stable names.")]
 
 
+class Names(NamedTuple):
+    """What was said of a pipeline; None where nothing was."""
+
+    source: str | None = None
+    destination: str | None = None
+    table_prefix: str | None = None
+    connection: str | None = None
+
+    def some(self, store: EventStore) -> list[Pipeline]:
+        """The pipelines that have these names; raises InvalidPipeline if there are none."""
+        there = store.pipelines()
+        found = [
+            pipeline
+            for pipeline in there
+            if self.source in {None, pipeline.source}
+            and self.destination in {None, pipeline.destination or ""}
+            and self.table_prefix in {None, pipeline.table_prefix}
+            and self.connection in {None, pipeline.connection}
+        ]
+        if found:
+            return found
+        if not there:
+            raise StoreUnavailable("the log is empty; record a state into it first")
+        raise InvalidPipeline(f"no such pipeline, there are: {'; '.join(_spelled(there))}")
+
+    def one(self, store: EventStore) -> Pipeline:
+        """The pipeline that is meant: the one that matches, if there is exactly one."""
+        found = self.some(store)
+        if len(found) == 1:
+            return found[0]
+        raise InvalidPipeline(f"several pipelines match, name one: {'; '.join(_spelled(found))}")
+
+
+@contextmanager
+def opened(db: str, schema: str | None, *, writes: bool = False) -> Iterator[EventStore]:
+    """Open a store that is there; raises NotAnEventStore: no command but `record` makes one."""
+    with connect(db, schema=schema, create=False) as store:
+        if not writes:
+            yield store
+            return
+        _ = store.database.engine
+    with connect(db, schema=schema) as store:
+        yield store
+
+
+def on_store(command: Callable[..., None], *, writes: bool = False) -> Callable[..., None]:
+    """Give a command that takes a store and Names the options that say which."""
+
+    def call(store: EventStore, names: Names, rest: dict[str, Any]) -> None:
+        command(store, names, **rest)
+
+    return _with_options(command, call, writes=writes)
+
+
+def on_pipeline(command: Callable[..., None], *, writes: bool = False) -> Callable[..., None]:
+    """Give a command that takes a store and one pipeline the options that say which."""
+
+    def call(store: EventStore, names: Names, rest: dict[str, Any]) -> None:
+        command(store, names.one(store), **rest)
+
+    return _with_options(command, call, writes=writes)
+
+
+def _with_options(
+    command: Callable[..., None],
+    call: Callable[[EventStore, Names, dict[str, Any]], None],
+    *,
+    writes: bool,
+) -> Callable[..., None]:
+    def whole(
+        db: Db,
+        schema: Schema = None,
+        source: Source = None,
+        destination: Destination = None,
+        table_prefix: Prefix = None,
+        connection: Connection = None,
+        **rest: Any,
+    ) -> None:
+        with opened(db, schema, writes=writes) as store:
+            call(store, Names(source, destination, table_prefix, connection), rest)
+
+    # Typer reads a signature to learn a command's options.
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
+    common = list(inspect.signature(whole, eval_str=True).parameters.values())
+    parameters = sorted(
+        [*own, *common[:-1]], key=lambda parameter: parameter.default is not parameter.empty
+    )
+    whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    whole.__name__, whole.__doc__ = command.__name__, command.__doc__
+    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return whole
+
+
 def instant(text: str | None, option: str) -> datetime | None:
     """The time an option names; raises InvalidMoment for a version."""
     if text is None:
@@ -46,42 +144,17 @@ def instant(text: str | None, option: str) -> datetime | None:
     return moment
 
 
-def some(
-    store: EventStore,
-    source: str | None,
-    destination: str | None,
-    table_prefix: str | None,
-    connection: str | None,
-) -> list[Pipeline]:
-    """The pipelines that have these names; raises InvalidPipeline if there are none."""
-    there = store.pipelines()
-    found = [
-        pipeline
-        for pipeline in there
-        if source in {None, pipeline.source}
-        and destination in {None, pipeline.destination or ""}
-        and table_prefix in {None, pipeline.table_prefix}
-        and connection in {None, pipeline.connection}
-    ]
-    if found:
-        return found
-    if not there:
-        raise StoreUnavailable("the log is empty; record a state into it first")
-    raise InvalidPipeline(f"no such pipeline, there are: {'; '.join(_spelled(there))}")
+def moment_of(at: str | None) -> Moment:
+    """The moment that `--at` names, now where nothing was said."""
+    return BeforeHead(0) if at is None else parse_moment(at)
 
 
-def one(
-    store: EventStore,
-    source: str | None,
-    destination: str | None,
-    table_prefix: str | None,
-    connection: str | None,
-) -> Pipeline:
-    """The pipeline that is meant: the one that matches, if there is exactly one."""
-    found = some(store, source, destination, table_prefix, connection)
-    if len(found) == 1:
-        return found[0]
-    raise InvalidPipeline(f"several pipelines match, name one: {'; '.join(_spelled(found))}")
+def read_file(path: Path) -> bytes:
+    """What is in a file; raises Invalid."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"cannot read {path}: {error.strerror}") from error
 
 
 def _spelled(pipelines: list[Pipeline]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The commands of `eventstore`, by what they are for; `projections.cli` puts them together."""
