@@ -11,6 +11,7 @@ from eventstore.errors import (
     NotAnEventStore,
     NotFound,
     SchemaTooNew,
+    StaleWriter,
     StateNotFound,
     StoreUnavailable,
     StreamNotFound,
@@ -26,6 +27,7 @@ from eventstore.events import (
     StoredEvent,
     StreamDefined,
     StreamDescriptor,
+    WriterStarted,
 )
 from eventstore.store import EventStore
 
@@ -43,6 +45,7 @@ __all__ = [
     "NotFound",
     "Pipeline",
     "SchemaTooNew",
+    "StaleWriter",
     "StateCleared",
     "StateEmitted",
     "StateNotFound",
@@ -54,4 +57,5 @@ __all__ = [
     "StreamNotFound",
     "UnknownVersion",
     "UnsupportedDatabase",
+    "WriterStarted",
 ]

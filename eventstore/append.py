@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, select
 from eventstore.chain import GENESIS, commitment, event_hash
 from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
-from eventstore.rows import hashed_columns, pipeline_row, stored_event
+from eventstore.rows import KEEPS_ITS_BODY, hashed_columns, pipeline_row, stored_event
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
@@ -56,7 +56,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Append:
-    """What is to be appended, by whom and why."""
+    """What is to be appended, by whom and why, and what the history must be like."""
 
     pipeline: Pipeline
     drafts: Sequence[Draft]
@@ -64,6 +64,8 @@ class Append:
     actor: str
     reason: str | None
     run: str
+    expected: int | None = None
+    writer: int | None = None
 
 
 def _head(dialect: Dialect) -> Select[Any]:
@@ -77,6 +79,9 @@ def _head(dialect: Dialect) -> Select[Any]:
         .limit(1)
     )
 
+
+_CHUNK = 500
+"""Versions in one statement."""
 
 _read_head = Statement(_head)
 _insert_events = Statement(lambda _: events.insert())
@@ -136,6 +141,7 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     The rows of events go first: their key decides the race, and so no two writers deadlock.
     """
     is_new = memory.head.version == 0
+    _recall_bodies(db, memory, append.drafts)
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
     if len(rows) == len(new_bodies) == 1 and dialect_of(db).INSERTS_TOGETHER:
@@ -155,6 +161,29 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
 def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     """The database's id of a pipeline, None if nothing was ever appended to it."""
     return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
+
+
+def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> None:
+    """Remember the bodies of the versions that are restored: they are not stored again."""
+    restored = {draft.of: draft for draft in drafts if draft.of is not None}
+    wanted = list(restored)
+    for start in range(0, len(wanted), _CHUNK):
+        query = (
+            select(events.c.version, events.c.body_version, events.c.commitment, bodies.c.data)
+            .join_from(events, bodies, KEEPS_ITS_BODY)
+            .where(events.c.pipeline_id == memory.id)
+            .where(events.c.version.in_(wanted[start : start + _CHUNK]))
+        )
+        for version, body_version, its_commitment, data in db.execute(query):
+            draft = restored[version]
+            if bytes(data) == draft.body:  # `of` may be a version of another pipeline
+                digest = sha256(draft.body).digest()
+                known = _KnownBody(digest, body_version, bytes(its_commitment))
+                memory.bodies[_slot(draft)] = known
+
+
+def _slot(draft: Draft) -> tuple[bool, StreamDescriptor | None]:
+    return draft.kind.startswith("State"), draft.stream
 
 
 def _next_id(db: Connection) -> int:
@@ -234,7 +263,7 @@ def _place(
 def _find_or_add_body(
     memory: Memory, draft: Draft, version: int, new_bodies: list[dict[str, Any]]
 ) -> _KnownBody:
-    slot = (draft.kind.startswith("State"), draft.stream)
+    slot = _slot(draft)
     digest = sha256(draft.body).digest()
     known = memory.bodies.get(slot)
     if known is None or known.digest != digest:

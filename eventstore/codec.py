@@ -28,7 +28,7 @@ from eventstore.errors import InvalidEvent
 from eventstore.events import Event, StoredEvent, StreamDescriptor, name_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
@@ -81,6 +81,8 @@ def _encode(event: Event) -> Draft:
         case events.CatalogRegistered():
             _check_origin(event.origin)
             return Draft(kind, None, _encode_registration(event.streams), event.origin)
+        case events.WriterStarted():
+            return Draft(kind, None, b"")
     raise InvalidEvent(f"{type(event).__name__} is no event that can be appended")
 
 
@@ -98,6 +100,8 @@ def decode(stored: StoredEvent) -> Event:
             return events.StreamDefined(configured_stream(stored.body), origin)
         case "CatalogRegistered":
             return events.CatalogRegistered(registered_streams(stored.body), origin)
+        case "WriterStarted":
+            return events.WriterStarted()
     raise InvalidEvent(f"{stored.kind} was stored by a later release; this one cannot read it")
 
 
@@ -142,6 +146,35 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
+def stream_states(body: bytes) -> dict[StreamDescriptor, bytes]:
+    """Cut the states of single streams out of a GLOBAL state, each with its descriptor."""
+    text = body.decode()
+    start, _ = _stream_states_span(text)
+    found = {}
+    for at, until in _elements(text, start):
+        entry = text[at:until].encode()
+        descriptor = orjson.loads(entry)["stream_descriptor"]
+        found[StreamDescriptor(descriptor["name"], descriptor.get("namespace"))] = entry
+    return found
+
+
+def with_stream_states(body: bytes, states: Iterable[bytes]) -> bytes:
+    """Put other states of single streams into a GLOBAL state; the rest keeps its bytes."""
+    text = body.decode()
+    start, end = _stream_states_span(text)
+    return f"{text[:start]}[{','.join(state.decode() for state in states)}]{text[end:]}".encode()
+
+
+def _stream_states_span(text: str) -> tuple[int, int]:
+    """Where the list of stream states stands in the text of a GLOBAL state."""
+    place = {key: (start, end) for key, start, end in members(text)}
+    first, last = place["global"]
+    for key, start, end in members(text[first:last]):
+        if key == "stream_states":
+            return first + start, first + end
+    raise InvalidEvent("a GLOBAL state needs `stream_states`")
+
+
 def legacy_blob(body: bytes) -> bytes:
     """Cut the bare blob out of a LEGACY state, as connectors of that age read it."""
     text = body.decode()
@@ -164,6 +197,17 @@ def members(text: str) -> Iterator[tuple[str, int, int]]:
         start = _after_space(text, text.index(":", at) + 1)
         _, end = _JSON.raw_decode(text, start)
         yield key, start, end
+        at = _after_space(text, end)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+
+
+def _elements(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Yield where each element of the JSON list that starts there stands in the text."""
+    at = _after_space(text, start + 1)
+    while text[at] != "]":
+        _, end = _JSON.raw_decode(text, at)
+        yield at, end
         at = _after_space(text, end)
         if text[at] == ",":
             at = _after_space(text, at + 1)

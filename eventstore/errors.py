@@ -10,6 +10,7 @@ EventStoreError
 │   ├── StateNotFound
 │   └── StreamNotFound
 ├── HistoryConflict             somebody else appended first
+├── StaleWriter                 another exclusive writer has started since
 ├── AppendIdReused              one append id, two different contents
 └── StoreUnavailable            the database cannot be used, or not now
     ├── UnsupportedDatabase
@@ -18,6 +19,11 @@ EventStoreError
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventstore.events import StoredEvent
 
 __all__ = [
     "AppendIdReused",
@@ -30,6 +36,7 @@ __all__ = [
     "NotAnEventStore",
     "NotFound",
     "SchemaTooNew",
+    "StaleWriter",
     "StateNotFound",
     "StoreUnavailable",
     "StreamNotFound",
@@ -85,6 +92,23 @@ class HistoryConflict(EventStoreError):
         )
         self.expected = expected
         self.actual = actual
+
+
+class StaleWriter(EventStoreError):
+    """Another exclusive writer of the pipeline has started since; nothing was stored."""
+
+    def __init__(self, pipeline: object, started: int | None, last: StoredEvent | None) -> None:
+        """Keep the WriterStarted by which another took over, None if the log was put back."""
+        took_over = (
+            f"{last.actor} (run {last.run}) took over at {last.stored_at:%Y-%m-%dT%H:%M:%S.%fZ}, "
+            f"@{last.version}"
+            if last
+            else "the log knows no such writer: was a backup restored?"
+        )
+        super().__init__(
+            f"{pipeline}: {took_over}; the writer that started at @{started} may append no more"
+        )
+        self.took_over = last
 
 
 class AppendIdReused(EventStoreError):

@@ -173,7 +173,14 @@ class CatalogRegistered:
     origin: Origin = "source"
 
 
-Event: TypeAlias = StateSaved | StateEmitted | StateCleared | StreamDefined | CatalogRegistered
+@dataclass(frozen=True)
+class WriterStarted:
+    """From here on only the writer that appended this may append as an exclusive one."""
+
+
+Event: TypeAlias = (
+    StateSaved | StateEmitted | StateCleared | StreamDefined | CatalogRegistered | WriterStarted
+)
 KINDS: tuple[str, ...] = tuple(event.__name__ for event in get_args(Event))
 
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Row, RowMapping
 
+KEEPS_ITS_BODY = and_(
+    bodies.c.pipeline_id == events.c.pipeline_id,
+    bodies.c.version == events.c.body_version,
+)
+
 STORED = (
     select(
         pipelines.c.id,
@@ -35,13 +40,7 @@ STORED = (
             streams.c.number == events.c.stream_number,
         ),
     )
-    .outerjoin(
-        bodies,
-        and_(
-            bodies.c.pipeline_id == events.c.pipeline_id,
-            bodies.c.version == events.c.body_version,
-        ),
-    )
+    .outerjoin(bodies, KEEPS_ITS_BODY)
 )
 """Everything a stored event is made of."""
 

@@ -18,6 +18,7 @@ from eventstore.errors import (
     AppendIdReused,
     HistoryConflict,
     InvalidPipeline,
+    StaleWriter,
     StoreUnavailable,
     UnknownVersion,
 )
@@ -93,12 +94,15 @@ class EventStore:
         actor: str | None = None,
         reason: str | None = None,
         run: str | None = None,
+        writer: int | None = None,
     ) -> list[StoredEvent]:
         """Append events to a history, all or none, and return them as stored.
 
         `expected` is the version the caller has seen (0: the history must be new; None: any).
-        `id` names the append: the same id again returns the original events. Raises InvalidEvent,
-        HistoryConflict, AppendIdReused or StoreUnavailable; then nothing was stored.
+        `id` names the append: the same id again returns the original events. `writer` is the
+        version of the WriterStarted by which the caller became the exclusive writer. Raises
+        InvalidEvent, HistoryConflict, StaleWriter, AppendIdReused or StoreUnavailable; then
+        nothing was stored.
         """
         if not isinstance(pipeline, Pipeline):
             raise InvalidPipeline(f"events belong to a Pipeline, not to {pipeline!r}")
@@ -107,13 +111,13 @@ class EventStore:
             return []
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
         its_id = uuid7() if id is None else append_id(id)
-        append = Append(pipeline, drafts, its_id, who, why, which)
+        append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)
         maybe_stored = id is not None
 
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             nonlocal maybe_stored
             look, maybe_stored = maybe_stored, True  # an acknowledgement may get lost from here on
-            return self._append(db, append, expected, look=look)
+            return self._append(db, append, look=look)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -140,7 +144,7 @@ class EventStore:
 
         drafts = [encode(event) for event in events]
         append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
-        stored, _ = self._append(db, append, None, look=False)
+        stored, _ = self._append(db, append, look=False)
         return stored
 
     def history(
@@ -292,7 +296,7 @@ class EventStore:
         self.close()
 
     def _append(
-        self, db: Connection, append: Append, expected: int | None, *, look: bool
+        self, db: Connection, append: Append, *, look: bool
     ) -> tuple[list[StoredEvent], Memory | None]:
         if self._inline is None and self.database.components() != {LOG.component}:
             raise StoreUnavailable(
@@ -301,7 +305,8 @@ class EventStore:
             )
         # Taken away until the transaction is committed: what a failed one learned is wrong.
         remembered = self._remembered(db).pop(append.pipeline, None)
-        read = look or expected is not None
+        expected = append.expected
+        read = look or expected is not None or append.writer is not None
         memory, now = find_head(db, append.pipeline, remembered, self._clock, read=read)
         # Looked for behind the head: what is appended after that was read loses the race for it.
         if look and (stored := _appended_as(db, append.id)):
@@ -309,6 +314,8 @@ class EventStore:
         if expected is not None and expected != memory.head.version:
             actual = memory.head.version
             raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
+        if append.writer is not None:
+            _check_writer(db, append, memory.id)
         stored = write(db, append, memory, now)
         if self._inline:
             self._inline(db, stored)
@@ -383,6 +390,18 @@ def _bisect(db: Connection, pipeline: Pipeline, wanted: int, high: int) -> int:
 def _appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
     query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
     return list(stored_events(db.execute(query).all()))
+
+
+def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:
+    """Raise StaleWriter unless the writer is the last that has started.
+
+    Read behind the head, as the append id is: who starts from now on wins the race for it.
+    """
+    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == "WriterStarted")
+    newest = db.execute(query.order_by(events.c.version.desc()).limit(1)).all()
+    last = next(stored_events(newest), None)
+    if last is None or last.version != append.writer:
+        raise StaleWriter(append.pipeline, append.writer, last)
 
 
 def _same_append(stored: list[StoredEvent], append: Append) -> list[StoredEvent]:

@@ -56,6 +56,8 @@ def summary(stored: StoredEvent) -> str:
             return blob(stored.body)
         case "StateCleared":
             return "state forgotten"
+        case "WriterStarted":
+            return "an exclusive writer"
         case "StreamDefined":
             defined = parse(stored.body)
             fields = len(defined["stream"]["json_schema"].get("properties", {}))

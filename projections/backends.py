@@ -15,7 +15,7 @@ from airbyte_protocol.models import (
     ConfiguredAirbyteStream,
 )
 
-from eventstore.events import Pipeline, StateSaved, StreamDescriptor
+from eventstore.events import Pipeline, StateSaved, StreamDescriptor, WriterStarted
 from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.exchange import put_back
@@ -27,7 +27,9 @@ from projections.wiring import connect
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from uuid import UUID
 
+    from eventstore.events import Event, StoredEvent
     from eventstore.store import EventStore
     from projections.as_of import Moment
     from projections.views import CatalogView
@@ -47,19 +49,31 @@ class SqlStateWriter(StateProvider):
         self.source_name = source_name
         self.destination_name = destination_name
         self._state_backend = backend
-        self._run = backend._run
-        self._view = StateView(backend._pipeline(source_name, destination_name=destination_name))
+        self._run = backend._run_of(source_name, destination_name)
+        pipeline = backend._pipeline(source_name, destination_name=destination_name)
+        self._view = StateView(pipeline)
+        self._started: int | None = None
+        if backend._exclusive:
+            [started] = backend._store.append(
+                pipeline, WriterStarted(), actor=backend._actor, run=self._run
+            )
+            self._started = started.version
 
     def write_state(self, state_message: AirbyteStateMessage) -> None:
-        """Append a state, durably; raises InvalidEvent or StoreUnavailable, and forgets it then."""
+        """Append a state, durably.
+
+        Raises InvalidEvent, StaleWriter or StoreUnavailable, and forgets the state then.
+        """
         self._write_state(state_message)
 
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
-        backend = self._state_backend
-        event = StateSaved(state_message)
-        pipeline = self._view.pipeline
-        [saved] = backend._store.append(pipeline, event, actor=backend._actor, run=self._run)
+        [saved] = self._append(StateSaved(state_message))
         self._view = self._view.after(saved)
+
+    def _append(self, *events: Event, id: UUID | None = None) -> list[StoredEvent]:  # noqa: A002
+        backend, pipeline = self._state_backend, self._view.pipeline
+        said: dict[str, Any] = {"actor": backend._actor, "run": self._run, "id": id}
+        return backend._store.append(pipeline, *events, **said, writer=self._started)
 
 
 class SqlStateBackend:
@@ -76,14 +90,20 @@ class SqlStateBackend:
         actor: str | None = None,
         run: str | None = None,
         connection: str = "",
+        exclusive: bool = False,
     ) -> None:
-        """Open nothing yet; `sql_config` has `get_sql_engine()`, or is an Engine or a URL."""
+        """Open nothing yet; `sql_config` has `get_sql_engine()`, or is an Engine or a URL.
+
+        With `exclusive` each writer takes over from the one before it, whose next write raises
+        StaleWriter.
+        """
         self._sql_config = sql_config
         self._table_prefix = table_prefix
         self._connection = connection
         self._store = connect(sql_config)
         self._actor = actor
         self._run = run
+        self._exclusive = exclusive
 
     def _ensure_internal_tables(self) -> None:
         """Make the tables, or take over those PyAirbyte made."""
@@ -122,6 +142,10 @@ class SqlStateBackend:
     ) -> SqlStateWriter:
         """A writer for one source; with a destination its state is kept apart from the cache's."""
         return self._writer_class(source_name, self, destination_name=destination_name)
+
+    def _run_of(self, source_name: str, destination_name: str | None) -> str | None:  # noqa: ARG002
+        """The run of a new writer; None is the store's own."""
+        return self._run
 
     def _pipeline(
         self, source_name: str, table_prefix: str = "", destination_name: str | None = None

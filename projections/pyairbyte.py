@@ -80,10 +80,10 @@ class SqlStateWriter(_RaisesPyAirbytesErrors, backends.SqlStateWriter, StateWrit
     @contextmanager
     def emitted_states(self) -> Iterator[EmittedStates]:
         """Append what is added as StateEmitted, all of it before the next state is saved."""
-        backend, pipeline, run = self._state_backend, self._view.pipeline, self._run
+        backend = self._state_backend
 
         def append(its_id: UUID, batch: Sequence[StateEmitted]) -> None:
-            backend._store.append(pipeline, *batch, id=its_id, actor=backend._actor, run=run)
+            self._append(*batch, id=its_id)
 
         # Another thread would see a database in memory of its own, or use our connection.
         punctual = has_connections_to_spare(backend._store.database.engine)
@@ -118,12 +118,14 @@ class SqlStateBackend(backends.SqlStateBackend, StateBackendBase):  # type: igno
     _writer_class = SqlStateWriter
     _begun: tuple[str, str] | None = None
 
-    def run_of(self, writer: SqlStateWriter) -> str:
+    def _run_of(self, source_name: str, destination_name: str | None) -> str:
         """A run for a writer: `Destination.write` asks for two, before it reads, for one run."""
         begun, self._begun = self._begun, None
-        if writer.destination_name:
-            return begun[1] if begun and begun[0] == writer.source_name else fresh_run()
-        self._begun = (writer.source_name, fresh_run())
+        if self._run:
+            return self._run
+        if destination_name:
+            return begun[1] if begun and begun[0] == source_name else fresh_run()
+        self._begun = (source_name, fresh_run())
         return self._begun[1]
 
     def read_begins(self) -> None:
@@ -143,6 +145,7 @@ def with_history(
     actor: str | None = None,
     run: str | None = None,
     connection: str = "",
+    exclusive: bool = False,
 ) -> Cache:
     """Give a cache a history, in place, and return it.
 
@@ -150,16 +153,17 @@ def with_history(
     cache's own database, and so is every state that a source puts out on the way; tables that
     PyAirbyte made are taken over at once. `connection` tells two configurations of one connector
     apart. Each read is a run of its own unless `run` names one; `actor` defaults to the OS user.
-    Raises StoreUnavailable.
+    With `exclusive` a read takes over from one that still runs, whose next state raises
+    StaleWriter. Raises StoreUnavailable.
     """
     given: dict[str, Any] = {"actor": actor, "run": run, "connection": connection}
     prefix = cache.table_prefix or ""
-    states = SqlStateBackend(cache, prefix, **given)
+    states = SqlStateBackend(cache, prefix, **given, exclusive=exclusive)
     catalogs = SqlCatalogBackend(cache, prefix, **given, store=states._store)
     cache._state_backend, cache._catalog_backend = states, catalogs
     cache.processor._catalog_provider = CatalogProvider(catalogs._full_catalog)
     # An attribute of the instance would be copied with it, still bound to this one; a class is not.
-    object.__setattr__(cache, "__class__", _recorded(type(cache), run))
+    object.__setattr__(cache, "__class__", _recorded(type(cache)))
     # What `Destination.write` finds in its module knows states of single streams alone (12, 25).
     vars(destinations).update(
         JoinedStateProvider=_joined_states, AirbyteMessageIterator=_MessagesForDestination
@@ -167,19 +171,12 @@ def with_history(
     return cache
 
 
-def _recorded(cache_class: type[CacheBase], given_run: str | None) -> type[CacheBase]:
+def _recorded(cache_class: type[CacheBase]) -> type[CacheBase]:
     """The cache's class, of the same name, that hands on what PyAirbyte drops."""
     plain: type[CacheBase] = getattr(cache_class, "without_history", cache_class)
 
     class Recorded(plain):  # type: ignore[misc,valid-type]
         without_history: ClassVar[type[CacheBase]] = plain
-
-        def get_state_writer(
-            self, source_name: str, destination_name: str | None = None
-        ) -> StateWriterBase:
-            writer: SqlStateWriter = super().get_state_writer(source_name, destination_name)
-            writer._run = given_run or self._state_backend.run_of(writer)
-            return writer
 
         def get_record_processor(
             self,

@@ -19,7 +19,7 @@ from projections.models import (
     replace_row,
     table_of,
 )
-from projections.views import STATE_KINDS, StateView
+from projections.views import STATE_KINDS, StateView, standing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -94,7 +94,7 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
     """The events that say what the state is, but whose rows are not there."""
     there = _row_keys(db, pipeline)
-    current = _current(db, store, pipeline)
+    current = standing(store.newest_within(db, pipeline, KINDS))
     return [stored for stored in current.values() if _row_key(pipeline, stored.stream) not in there]
 
 
@@ -103,24 +103,8 @@ def with_row(
 ) -> dict[StreamDescriptor | None, StoredEvent]:
     """The events that say what the state is, and whose rows are there."""
     there = _row_keys(db, pipeline)
-    current = _current(db, store, pipeline)
+    current = standing(store.newest_within(db, pipeline, KINDS))
     return {key: each for key, each in current.items() if _row_key(pipeline, key) in there}
-
-
-def _current(
-    db: Connection, store: EventStore, pipeline: Pipeline
-) -> dict[StreamDescriptor | None, StoredEvent]:
-    """The events that say what the state is; `views.StateView` is the same rule."""
-    current: dict[StreamDescriptor | None, StoredEvent] = {}
-    for stored in store.newest_within(db, pipeline, KINDS):
-        if stored.stream is None:
-            current.clear()
-        elif stored.kind == "StateSaved":
-            current.pop(None, None)
-        current.pop(stored.stream, None)
-        if stored.kind == "StateSaved":
-            current[stored.stream] = stored
-    return current
 
 
 def _row_keys(db: Connection, pipeline: Pipeline) -> set[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         ConfiguredAirbyteStream,
     )
 
+    from eventstore.codec import Draft
+
 STATE_KINDS = ("StateSaved", "StateCleared")
 """The kinds a state view depends on; of each, the newest per stream is enough."""
 
@@ -45,18 +47,21 @@ class StateView:
 
     def after(self, stored: StoredEvent) -> StateView:
         """The view after one more event."""
-        at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
-        if stored.kind not in STATE_KINDS:
-            return replace(self, **at)
-        if stored.stream is None:
-            whole = stored.body if stored.kind == "StateSaved" else None
-            return replace(self, **at, whole=whole, streams={})
+        return replace(self.with_(stored), version=stored.version, stored_at=stored.stored_at)
+
+    def with_(self, event: StoredEvent | Draft) -> StateView:
+        """The state as an event would leave it, at the same version."""
+        if event.kind not in STATE_KINDS:
+            return self
+        if event.stream is None:
+            whole = event.body if event.kind == "StateSaved" else None
+            return replace(self, whole=whole, streams={})
         streams = dict(self.streams)
-        streams.pop(stored.stream, None)
-        if stored.kind == "StateCleared":
-            return replace(self, **at, streams=streams)
-        streams[stored.stream] = stored.body
-        return replace(self, **at, whole=None, streams=streams)
+        streams.pop(event.stream, None)
+        if event.kind == "StateCleared":
+            return replace(self, streams=streams)
+        streams[event.stream] = event.body
+        return replace(self, whole=None, streams=streams)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -100,6 +105,23 @@ class StateView:
     def provider(self) -> StateProvider:
         """Hand the state to a runner."""
         return StateProvider(self)
+
+
+def standing(events: Iterable[StoredEvent]) -> dict[StreamDescriptor | None, StoredEvent]:
+    """The events that say what the state is, by stream; `StateView` is the same rule.
+
+    A GLOBAL or LEGACY state stands alone, under None.
+    """
+    found: dict[StreamDescriptor | None, StoredEvent] = {}
+    for stored in events:
+        if stored.stream is None:
+            found.clear()
+        elif stored.kind == "StateSaved":
+            found.pop(None, None)
+        found.pop(stored.stream, None)
+        if stored.kind == "StateSaved":
+            found[stored.stream] = stored
+    return found
 
 
 @dataclass(frozen=True)
