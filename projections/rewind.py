@@ -1,0 +1,371 @@
+"""The past brought back, and states set by hand: always as new events, nothing is removed.
+
+Each change is planned against the state of a version, can be looked at, and is appended only if
+the history is still at that version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from eventstore import codec
+from eventstore.errors import HistoryConflict, Invalid, StreamNotFound
+from eventstore.events import Pipeline, StateCleared, StateSaved, StreamDescriptor
+from projections import audit
+from projections.as_of import BeforeHead, Moment, locate, state_as_of
+from projections.views import STATE_KINDS, StateView, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from eventstore.events import Event, Origin, StoredEvent
+    from eventstore.store import EventStore
+    from projections.audit import Change
+
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Events that would change a state, and the state before them."""
+
+    before: StateView
+    events: Sequence[Event]
+
+    @property
+    def after(self) -> StateView:
+        """The state as it would be."""
+        drafts = map(codec.encode, self.events)
+        return reduce(lambda view, draft: view.with_(draft), drafts, self.before)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What would change, by stream and by path."""
+        return audit.diff(self.before, self.after)
+
+    def append(
+        self,
+        store: EventStore,
+        *,
+        reason: str,
+        actor: str | None = None,
+        run: str | None = None,
+    ) -> list[StoredEvent]:
+        """Append the events; raises HistoryConflict if the history is not where it was."""
+        check_reason(reason)
+        return store.append(
+            self.before.pipeline,
+            *self.events,
+            expected=self.before.version,
+            actor=actor,
+            reason=reason,
+            run=run,
+        )
+
+
+def rewind(
+    store: EventStore,
+    pipeline: Pipeline,
+    to: Moment,
+    streams: Iterable[StreamDescriptor | str] | None = None,
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+    expected: int | None = None,
+) -> list[StoredEvent]:
+    """Make the state as of a moment the current one, of all streams or of those that are named.
+
+    By new events (`origin=restored`) that point at the old bodies; none where nothing differs.
+    `expected` is the version the caller has seen. Raises Invalid, UnknownVersion, StreamNotFound,
+    HistoryConflict or StoreUnavailable; then nothing was stored.
+    """
+    # What `@-1` means is settled before somebody else appends.
+    version = locate(store, pipeline, to).version
+    named = None if streams is None else list(streams)
+    return _carry_out(
+        store,
+        lambda: plan_rewind(store, pipeline, version, named),
+        expected=expected,
+        reason=reason,
+        actor=actor,
+        run=run,
+    )
+
+
+def clear(
+    store: EventStore,
+    pipeline: Pipeline,
+    streams: Iterable[StreamDescriptor | str] | None = None,
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+    expected: int | None = None,
+) -> list[StoredEvent]:
+    """Forget the state of all streams, or of those that are named.
+
+    Raises as `rewind` does.
+    """
+    named = None if streams is None else list(streams)
+    return _carry_out(
+        store,
+        lambda: plan_clear(store, pipeline, named),
+        expected=expected,
+        reason=reason,
+        actor=actor,
+        run=run,
+    )
+
+
+def set_state(
+    store: EventStore,
+    pipeline: Pipeline,
+    states: Sequence[object],
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+    expected: int | None = None,
+) -> list[StoredEvent]:
+    """Make these states, and no others, the current ones (`origin=edited`).
+
+    Raises InvalidEvent, and as `rewind` does.
+    """
+    return _carry_out(
+        store,
+        lambda: plan_set(store, pipeline, states),
+        expected=expected,
+        reason=reason,
+        actor=actor,
+        run=run,
+    )
+
+
+def copy(
+    store: EventStore,
+    source: Pipeline,
+    target: Pipeline,
+    at: Moment | None = None,
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+    expected: int | None = None,
+) -> list[StoredEvent]:
+    """Make the state of one pipeline, as of a moment or now, that of another (`origin=copied`).
+
+    `expected` is the version of the target. Raises as `rewind` does.
+    """
+    version = locate(store, source, BeforeHead(0) if at is None else at).version
+    return _carry_out(
+        store,
+        lambda: plan_copy(store, source, target, version),
+        expected=expected,
+        reason=f"{reason} (copied from {source} @{version})",
+        actor=actor,
+        run=run,
+    )
+
+
+def move(
+    store: EventStore,
+    source: Pipeline,
+    target: Pipeline,
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+) -> list[StoredEvent]:
+    """Copy the current state to another pipeline, and then forget it where it was.
+
+    Raises as `rewind` does. If the source's state changes meanwhile it is not forgotten:
+    HistoryConflict says so.
+    """
+    version = store.head(source).version
+    moved = copy(store, source, target, version, reason=reason, actor=actor, run=run)
+    plan = plan_clear(store, source, None)
+    if plan.before.version != version:
+        raise HistoryConflict(source, expected=version, actual=plan.before.version)
+    to = f"{reason} (moved to {target})"
+    return [*moved, *plan.append(store, reason=to, actor=actor, run=run)]
+
+
+def plan_rewind(
+    store: EventStore,
+    pipeline: Pipeline,
+    to: Moment,
+    streams: Sequence[StreamDescriptor | str] | None = None,
+) -> Plan:
+    """What `rewind` would append; raises as it does."""
+    place = locate(store, pipeline, to)
+    state_as_of(store, pipeline, place.version)
+    then = standing(store.newest(pipeline, STATE_KINDS, place.version))
+    before = state_as_of(store, pipeline, BeforeHead(0))
+    if streams is None:
+        return Plan(before, _replacing(before, then, "restored"))
+    if not streams:
+        raise Invalid("no stream is named: name some, or leave them out to mean all")
+    if None in then or before.whole is not None:
+        return Plan(before, _within_global(before, then, streams))
+    chosen = _chosen(streams, {*then, *before.streams})
+    return Plan(before, _replacing(before, then, "restored", among=chosen))
+
+
+def plan_clear(
+    store: EventStore,
+    pipeline: Pipeline,
+    streams: Sequence[StreamDescriptor | str] | None = None,
+) -> Plan:
+    """What `clear` would append; raises as it does."""
+    before = state_as_of(store, pipeline, BeforeHead(0))
+    if streams is None:
+        return Plan(before, [StateCleared()] if before.bodies else [])
+    if before.whole is not None:
+        return Plan(before, _within_global(before, {}, streams))
+    chosen = _chosen(streams, set(before.streams))
+    return Plan(before, [StateCleared(stream) for stream in before.streams if stream in chosen])
+
+
+def plan_set(store: EventStore, pipeline: Pipeline, states: Sequence[object]) -> Plan:
+    """What `set_state` would append; raises as it does."""
+    before = state_as_of(store, pipeline, BeforeHead(0))
+    given = [(StateSaved(state, "edited"), store.encode(StateSaved(state))) for state in states]
+    if len({draft.stream for _, draft in given}) < len(given):
+        raise Invalid("there are two states of one stream among those given")
+    if len(given) > 1 and any(draft.stream is None for _, draft in given):
+        raise Invalid("a GLOBAL or LEGACY state stands alone, and there are others beside it")
+    wanted = {draft.stream: (saved, draft.body) for saved, draft in given}
+    return Plan(before, _changes(before, wanted, set(before.streams)))
+
+
+def plan_copy(
+    store: EventStore, source: Pipeline, target: Pipeline, at: Moment | None = None
+) -> Plan:
+    """What `copy` would append; raises as it does."""
+    if source == target:
+        raise Invalid(f"{source} is the source and the target: use rewind for its own past")
+    view = state_as_of(store, source, BeforeHead(0) if at is None else at)
+    then = standing(store.newest(source, STATE_KINDS, view.version))
+    before = state_as_of(store, target, BeforeHead(0))
+    return Plan(before, _replacing(before, then, "copied"))
+
+
+def check_reason(reason: str) -> None:
+    """Demand a reason: whoever reads the history later will ask; raises Invalid."""
+    if not isinstance(reason, str) or not reason.strip():
+        raise Invalid("a reason is needed: say why, for whoever reads the history later")
+
+
+def _carry_out(
+    store: EventStore,
+    plan: Callable[[], Plan],
+    *,
+    expected: int | None,
+    reason: str,
+    actor: str | None,
+    run: str | None,
+) -> list[StoredEvent]:
+    check_reason(reason)
+    for _ in range(_ATTEMPTS):
+        planned = plan()
+        actual = planned.before.version
+        if expected is not None and expected != actual:
+            raise HistoryConflict(planned.before.pipeline, expected=expected, actual=actual)
+        try:
+            return planned.append(store, reason=reason, actor=actor, run=run)
+        except HistoryConflict as conflict:
+            lost = conflict
+    raise lost
+
+
+def _replacing(
+    before: StateView,
+    then: Mapping[StreamDescriptor | None, StoredEvent],
+    origin: Origin,
+    among: set[StreamDescriptor] | None = None,
+) -> list[Event]:
+    """The events after which the state is that of then, or that of the streams among it."""
+    wanted: dict[StreamDescriptor | None, tuple[StateSaved, bytes]] = {
+        stream: (StateSaved(stored.body, origin, stored.version), stored.body)
+        for stream, stored in then.items()
+        if among is None or stream in among
+    }
+    return _changes(before, wanted, set(before.streams) if among is None else among)
+
+
+def _changes(
+    before: StateView,
+    wanted: Mapping[StreamDescriptor | None, tuple[StateSaved, bytes]],
+    streams: set[StreamDescriptor],
+) -> list[Event]:
+    """As few events as lead to the states that are wanted, and to no other of these streams."""
+    if None in wanted:
+        saved, body = wanted[None]
+        return [] if before.whole == body else [saved]
+    if before.whole is not None and not wanted:
+        return [StateCleared()]
+    if before.streams and not wanted and streams >= set(before.streams):
+        return [StateCleared()]
+    cleared = [
+        StateCleared(stream)
+        for stream in before.streams
+        if stream in streams and stream not in wanted
+    ]
+    saved_anew = [
+        saved
+        for stream, (saved, body) in wanted.items()
+        if stream is not None and before.streams.get(stream) != body
+    ]
+    return [*cleared, *saved_anew]
+
+
+def _within_global(
+    before: StateView,
+    then: Mapping[StreamDescriptor | None, StoredEvent],
+    streams: Sequence[StreamDescriptor | str],
+) -> list[Event]:
+    """One GLOBAL state in which the named streams are as they were then, or are not."""
+    bodies = [before.whole, then[None].body] if None in then else [before.whole]
+    if then and None not in then:
+        bodies.append(None)
+    if any(body is None or codec.state_kind(body) != "GLOBAL" for body in bodies):
+        raise Invalid(
+            "single streams can be told apart where the state is a GLOBAL one, or of streams, "
+            "now and then; leave the streams out to mean the whole pipeline"
+        )
+    assert before.whole is not None
+    now = codec.stream_states(before.whole)
+    old = codec.stream_states(then[None].body) if then else {}
+    chosen = _chosen(streams, {*now, *old})
+    wanted = {
+        **{stream: entry for stream, entry in now.items() if stream not in chosen},
+        **{stream: entry for stream, entry in old.items() if stream in chosen},
+    }
+    if wanted == now:
+        return []
+    order = [*(stream for stream in now if stream in wanted), *(s for s in old if s not in now)]
+    body = codec.with_stream_states(
+        before.whole, [wanted[stream] for stream in order if stream in wanted]
+    )
+    return [StateSaved(body, "edited", then[None].version if then else None)]
+
+
+def _chosen(
+    named: Sequence[StreamDescriptor | str],
+    known: set[StreamDescriptor] | set[StreamDescriptor | None],
+) -> set[StreamDescriptor]:
+    """The streams that are meant: text means a name, in whatever namespace it is."""
+    chosen: set[StreamDescriptor] = set()
+    for name in named:
+        found = {stream for stream in known if stream and name in (stream, stream.name)}
+        if not found:
+            there = ", ".join(sorted(str(stream) for stream in known)) or "none"
+            raise StreamNotFound(f"no state of stream {name}, now or then; there are: {there}")
+        if len(found) > 1:
+            several = ", ".join(sorted(repr(stream.namespace) for stream in found))
+            raise Invalid(f"stream {name} is in several namespaces, say in which: {several}")
+        chosen |= found
+    return chosen
