@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
-from projections import json_text
+from projections import audit, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from eventstore.events import StoredEvent, StreamDescriptor
+    from projections.audit import Change
 
 _GAP = "  "
 _LEAST_WIDTH = 8
@@ -121,6 +122,31 @@ def stream_as_json(stream: StreamDescriptor | None) -> dict[str, str | None]:
         "namespace": stream.namespace if stream else None,
         "stream": stream.name if stream else None,
     }
+
+
+def print_changes(changes: Iterable[Change], *, json: bool, empty: str) -> None:
+    """Print the differences between two states, as rows or as JSON lines."""
+    if json:
+        for change in changes:
+            print_json(
+                {
+                    "change": change.change,
+                    **stream_as_json(change.stream),
+                    "path": change.path,
+                    "before": change.before,
+                    "after": change.after,
+                }
+            )
+        return
+    print_rows(
+        ["change", "stream", "path", "from -> to"],
+        [
+            [change.change, str(change.stream or ""), change.path, audit.moved(change)]
+            for change in changes
+        ],
+        whole=1,
+        empty=empty,
+    )
 
 
 def _table(headings: Sequence[str], rows: list[list[str]], whole: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -132,6 +133,15 @@ def _with_options(
     whole.__name__, whole.__doc__ = command.__name__, command.__doc__
     whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return whole
+
+
+def confirmed(question: str, yes: bool) -> None:  # noqa: FBT001 - the value of --yes
+    """Ask on a terminal, unless `--yes` was said; raises Invalid where nobody can be asked."""
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise Invalid("nobody can be asked here: add --yes, or --dry-run to see what would change")
+    typer.confirm(question, abort=True, err=True)
 
 
 def instant(text: str | None, option: str) -> datetime | None:

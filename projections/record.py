@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from eventstore.errors import InvalidEvent, StoreUnavailable
-from eventstore.events import StateEmitted, StateSaved
+from eventstore.errors import InvalidEvent, StaleWriter, StoreUnavailable
+from eventstore.events import StateEmitted, StateSaved, WriterStarted
 from projections.display import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from eventstore.events import Pipeline
+    from eventstore.events import Event, Pipeline, StoredEvent
     from eventstore.store import EventStore
 
 _CHUNK = 1 << 16
@@ -74,8 +74,14 @@ class Recorder:
     reason: str | None = None
     run: str | None = None
     passed: Passed = field(default_factory=Passed)
+    _started: int | None = None
     _signal: int | None = None
     _waiting: bool = False
+
+    def take_over(self) -> None:
+        """Be the exclusive writer from now on: who was it before stops at its next state."""
+        [started] = self._append(WriterStarted())
+        self._started = started.version
 
     def pump(self, source: int, sink: int) -> None:
         """Pass every line on, byte for byte, until the input ends.
@@ -167,18 +173,26 @@ class Recorder:
             return False
         kind = StateEmitted if self.emitted else StateSaved
         try:
-            self.store.append(
-                self.pipeline, kind(message), actor=self.actor, reason=self.reason, run=self.run
-            )
+            self._append(kind(message))
         except InvalidEvent as error:
             self.passed.invalid.append(f"line {number}: {error}")
             return False
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StaleWriter) as error:
             raise Stopped(
                 f"line {number} and what follows it were not passed on: {error}"
             ) from error
         self.passed.states += 1
         return True
+
+    def _append(self, event: Event) -> list[StoredEvent]:
+        return self.store.append(
+            self.pipeline,
+            event,
+            actor=self.actor,
+            reason=self.reason,
+            run=self.run,
+            writer=self._started,
+        )
 
     def _write(self, sink: int, data: bytes) -> None:
         try:

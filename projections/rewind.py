@@ -164,7 +164,7 @@ def copy(
         store,
         lambda: plan_copy(store, source, target, version),
         expected=expected,
-        reason=f"{reason} (copied from {source} @{version})",
+        reason=copied_from(reason, source, version),
         actor=actor,
         run=run,
     )
@@ -257,6 +257,12 @@ def check_reason(reason: str) -> None:
     """Demand a reason: whoever reads the history later will ask; raises Invalid."""
     if not isinstance(reason, str) or not reason.strip():
         raise Invalid("a reason is needed: say why, for whoever reads the history later")
+
+
+def copied_from(reason: str, source: Pipeline, version: int) -> str:
+    """The reason of a copy, with where it came from: `of` is a version of another history."""
+    check_reason(reason)
+    return f"{reason} (copied from {source} @{version})"
 
 
 def _carry_out(

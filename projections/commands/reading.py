@@ -16,6 +16,7 @@ from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, s
 from projections.display import (
     complain,
     event_as_json,
+    print_changes,
     print_json,
     print_json_text,
     print_rows,
@@ -201,25 +202,5 @@ def diff(
 ) -> None:
     """Print what changed in the state from one moment to another."""
     views = [state_as_of(store, pipeline, parse_moment(moment)) for moment in (a, b)]
-    changes = audit.diff(*views)
-    if json:
-        for change in changes:
-            print_json(
-                {
-                    "change": change.change,
-                    **stream_as_json(change.stream),
-                    "path": change.path,
-                    "before": change.before,
-                    "after": change.after,
-                }
-            )
-        return
-    print_rows(
-        ["change", "stream", "path", "from -> to"],
-        [
-            [change.change, str(change.stream or ""), change.path, audit.moved(change)]
-            for change in changes
-        ],
-        whole=1,
-        empty=f"nothing changed from @{views[0].version} to @{views[1].version}",
-    )
+    nothing = f"nothing changed from @{views[0].version} to @{views[1].version}"
+    print_changes(audit.diff(*views), json=json, empty=nothing)

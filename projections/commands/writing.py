@@ -35,6 +35,9 @@ def record(
     emitted: Annotated[
         bool, typer.Option("--emitted", help="The states are not confirmed by a destination yet.")
     ] = False,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="Take over from whoever still records it so.")
+    ] = False,
 ) -> None:
     """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
     if sys.stdin is None:  # its number would soon be a file of the database's
@@ -49,6 +52,8 @@ def record(
             text = read_file(catalog)
             register_catalog(store, pipeline, text, actor=actor, reason=reason, run=run)
         recorder = Recorder(store, pipeline, emitted, actor, reason, run)
+        if exclusive:
+            recorder.take_over()
         try:
             recorder.pump(0, 1)
         except Stopped as stopped:

@@ -1,23 +1,10 @@
 """Random histories: the tables, the replay, the past and a model in plain Python all agree."""
 
-import json
-from copy import deepcopy
-from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count
 
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import select
 
-from eventstore import (
-    Pipeline,
-    StateCleared,
-    StateEmitted,
-    StateSaved,
-    StreamDefined,
-    StreamDescriptor,
-)
 from projections import (
     CachedStream,
     CacheStreamStateModel,
@@ -28,146 +15,21 @@ from projections import (
     latest_catalog,
     latest_state,
     rebuild,
-    register_catalog,
     replay,
     state_as_of,
 )
-from tests.messages import (
-    catalog,
-    configured_stream,
-    global_state,
-    inner_state,
-    legacy_state,
-    stream_state,
-)
+from tests.contract.random_histories import histories, play
 
 INSTANT = timedelta(microseconds=1)
-
-STREAMS = [
-    StreamDescriptor("users"),
-    StreamDescriptor("users", ""),
-    StreamDescriptor("users", "audit"),
-    StreamDescriptor("orders"),
-    StreamDescriptor("_GLOBAL"),
-]
 
 TABLES = [
     model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)
 ]
 
-_fresh = (str(number) for number in count())
 
-
-@dataclass
-class Model:
-    """What a history adds up to, told once more: lists and dicts, and a copy for each version."""
-
-    state: list = field(default_factory=list)  # (stream or None, text), least recent first
-    definitions: dict = field(default_factory=dict)  # stream -> columns
-    syncs: dict = field(default_factory=dict)  # stream -> the sync id it was last registered with
-    past: list = field(default_factory=list)
-
-    def __post_init__(self):
-        self._happened()
-
-    def append(self, event):
-        match event:
-            case StateSaved(message):
-                stream = _stream(message)
-                dropped = {None, stream} if stream else {None, *STREAMS}
-                self._forget(dropped)
-                self.state.append((stream, message))
-            case StateCleared(None):
-                self._forget({None, *STREAMS})
-            case StateCleared(stream):
-                self._forget({stream})
-            case StreamDefined(configured):
-                self.definitions[_descriptor(configured["stream"])] = _columns(configured)
-        self._happened()
-
-    def register(self, configured):
-        for stream in configured:
-            if self.definitions.get(_descriptor(stream["stream"])) != _columns(stream):
-                self.append(StreamDefined(stream))
-        for stream in configured:
-            self.syncs[_descriptor(stream["stream"])] = stream.get("sync_id")
-        self._happened()
-
-    def _forget(self, streams):
-        self.state = [(stream, text) for stream, text in self.state if stream not in streams]
-
-    def _happened(self):
-        self.past.append(
-            (
-                [text.encode() for _, text in self.state],
-                {
-                    stream: (columns, self.syncs.get(stream))
-                    for stream, columns in self.definitions.items()
-                },
-            )
-        )
-
-
-def _stream(message):
-    stream = json.loads(message).get("stream")
-    return stream and _descriptor(stream["stream_descriptor"])
-
-
-def _descriptor(named):
-    return StreamDescriptor(named["name"], named.get("namespace"))
-
-
-def _columns(configured):
-    return list(configured["stream"]["json_schema"]["properties"])
-
-
-_streams = st.sampled_from(STREAMS)
-_blobs = st.none() | st.sampled_from([{}, {"cursor": 1}, {"cursor": 2}, {"cursor": None}])
-_inner = st.builds(
-    lambda stream, blob: inner_state(stream.name, blob, stream.namespace), _streams, _blobs
-)
-_stream_states = st.builds(
-    lambda stream, blob: stream_state(stream.name, blob, stream.namespace), _streams, _blobs
-)
-_messages = st.one_of(
-    _stream_states,
-    _stream_states,
-    _stream_states.map(lambda text: text.replace(',"stream_state":null', "")),
-    st.builds(
-        lambda shared, inner: global_state(shared, *inner), _blobs, st.lists(_inner, max_size=2)
-    ),
-    st.builds(legacy_state, _blobs),
-    st.builds(legacy_state, _blobs).map(lambda text: text.replace('"type":"LEGACY",', "")),
-)
-_configured = st.builds(
-    lambda stream, columns, sync: configured_stream(
-        stream.name, stream.namespace, columns=columns, **({"sync_id": sync} if sync else {})
-    ),
-    _streams,
-    st.sampled_from([["id"], ["id", "name"], ["name"]]),
-    st.sampled_from([None, 1, 2]),
-)
-_events = st.one_of(
-    st.builds(StateSaved, _messages),
-    st.builds(StateSaved, _messages),
-    st.builds(StateEmitted, _messages),
-    st.builds(StateCleared, st.none() | _streams),
-    st.builds(StreamDefined, _configured.map(lambda stream: {**stream, "sync_id": None})),
-)
-_batches = st.lists(_events, min_size=1, max_size=4)
-_registrations = st.lists(
-    _configured, max_size=3, unique_by=lambda stream: _descriptor(stream["stream"])
-)
-_steps = st.one_of(
-    _batches.map(lambda batch: ("append", batch)),
-    _registrations.map(lambda streams: ("register", streams)),
-)
-_histories = st.lists(st.tuples(st.sampled_from([0, 0, 1, 2]), _steps), max_size=7)
-
-
-@given(history=_histories)
+@given(history=histories)
 def test_the_latest_tables_equal_replay_and_model(shared_store, history):
-    for pipeline, model in _play(shared_store, history).items():
+    for pipeline, model in play(shared_store, history).items():
         bodies, defined = model.past[-1]
         state, registered = (
             latest_state(shared_store, pipeline),
@@ -180,9 +42,9 @@ def test_the_latest_tables_equal_replay_and_model(shared_store, history):
 
 
 @settings(max_examples=10)
-@given(history=_histories)
+@given(history=histories)
 def test_the_past_equals_the_model_at_every_version(shared_store, history):
-    for pipeline, model in _play(shared_store, history).items():
+    for pipeline, model in play(shared_store, history).items():
         times = [None, *(stored.stored_at for stored in shared_store.history(pipeline))]
         for version, (bodies, defined) in enumerate(model.past):
             state = state_as_of(shared_store, pipeline, version)
@@ -193,9 +55,9 @@ def test_the_past_equals_the_model_at_every_version(shared_store, history):
 
 
 @settings(max_examples=10)
-@given(history=_histories)
+@given(history=histories)
 def test_the_past_equals_the_model_at_every_moment(shared_store, history):
-    for pipeline, model in _play(shared_store, history).items():
+    for pipeline, model in play(shared_store, history).items():
         head = len(model.past) - 1
         for stored in shared_store.history(pipeline):
             state = state_as_of(shared_store, pipeline, stored.stored_at)
@@ -210,37 +72,16 @@ def test_the_past_equals_the_model_at_every_moment(shared_store, history):
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=_histories)
+@given(history=histories)
 def test_rebuilt_tables_equal_those_kept_inline(store, history):
     """A store of its own: it rebuilds the pipelines of all examples so far."""
-    _play(store, history)
+    play(store, history)
     inline = _rows(store)
     with store.database.engine.begin() as db:
         for table in TABLES:
             db.execute(table.delete())
     rebuild(store)
     assert _rows(store) == inline
-
-
-def _play(store, history):
-    """Append the same to three new pipelines and to their models."""
-    name = next(_fresh)
-    pipelines = [
-        Pipeline("source-shop", connection=name),
-        Pipeline("source-shop", table_prefix="users_", connection=name),
-        Pipeline("source-shop", "destination-lake", connection=name),
-    ]
-    models = {pipeline: Model() for pipeline in pipelines}
-    for number, (kind, what) in history:
-        pipeline, model = pipelines[number], models[pipelines[number]]
-        if kind == "register":
-            register_catalog(store, pipeline, catalog(*deepcopy(what)))
-            model.register(what)
-        else:
-            store.append(pipeline, *what)
-            for event in what:
-                model.append(event)
-    return models
 
 
 def _defined(view):
