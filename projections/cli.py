@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import reading, writing
+from projections.commands import reading, restoring, writing
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -85,10 +85,15 @@ for command in (
     on_pipeline(reading.state),
     on_pipeline(reading.catalog),
     on_pipeline(reading.diff),
+    on_pipeline(restoring.rewind, writes=True),
+    on_pipeline(restoring.clear, writes=True),
+    on_pipeline(restoring.set_state, writes=True),
+    on_pipeline(restoring.copy, writes=True),
+    on_pipeline(restoring.move, writes=True),
     writing.rebuild,
     demo,
 ):
-    app.command()(command)
+    app.command(command.__name__.partition("_")[0])(command)
 
 
 def _fail(problem: str, code: int) -> NoReturn:

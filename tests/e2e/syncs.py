@@ -1,13 +1,9 @@
-"""A process of its own that syncs through PyAirbyte: `python syncs.py SOURCE SYNCS`.
+"""Syncs through PyAirbyte, for a process of their own: each opens its cache anew."""
 
-Each of the syncs, a JSON list of objects, opens a cache anew; how they went is printed as JSON.
-"""
-
-import json
+import os
 import shutil
-import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -57,14 +53,7 @@ def sync(source, *, cache_path, prefix="", destination_path=None, copies=(), **o
     return {"records": result.processed_records, "rows": rows}
 
 
-def main():
-    executable, syncs = sys.argv[1:]
-    with redirect_stdout(sys.stderr):
-        outcomes = [
-            sync(faker(executable, *streams), **options) for streams, options in json.loads(syncs)
-        ]
-    json.dump(outcomes, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+def sync_all(executable, syncs):
+    """How each sync of a list of streams and a dict of options went."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return [sync(faker(executable, *streams), **options) for streams, options in syncs]
