@@ -117,7 +117,7 @@ def find_head(
         its_id = pipeline_id(db, pipeline)
         if its_id is None:
             # Whoever begins a pipeline under this id at the same time takes its version 1.
-            return Memory(_next_id(db)), _time(db, dialect, clock)
+            return Memory(next_id(db)), _time(db, dialect, clock)
         memory = Memory(its_id)
     known = memory.head.version
     row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
@@ -157,7 +157,8 @@ def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
 
 
-def _next_id(db: Connection) -> int:
+def next_id(db: Connection) -> int:
+    """The id of a pipeline that begins now, unless somebody else takes it first."""
     return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
 
 

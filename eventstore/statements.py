@@ -6,7 +6,10 @@ a statement anew costs more than SQLite takes to run it.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam
 
 from eventstore.dialects import dialect_of
 from eventstore.schema import schema_name
@@ -14,7 +17,7 @@ from eventstore.schema import schema_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Executable
+    from sqlalchemy import Connection, CursorResult, Executable, Table
 
     from eventstore.dialects import Dialect
 
@@ -39,6 +42,34 @@ class Statement:
             compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, key[1])
         one = parameters[0] if isinstance(parameters, list) else parameters
         return db.exec_driver_sql(compiled.sql, compiled.arrange(one))
+
+
+BATCH = 200
+"""Rows in a statement: SQLite opens a journal for each, beside a table with triggers."""
+
+
+class Batches:
+    """An INSERT of many rows, so many in a statement; a row is a tuple in the table's order."""
+
+    def __init__(self, table: Table) -> None:
+        """Remember the table."""
+        self._names = [column.name for column in table.columns]
+        self._one = Statement(lambda _: table.insert())
+        self._many = Statement(
+            lambda _: table.insert().values(
+                [{name: bindparam(f"{name}_{n}") for name in self._names} for n in range(BATCH)]
+            )
+        )
+        self._places = [f"{name}_{number}" for number in range(BATCH) for name in self._names]
+
+    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows."""
+        whole = len(rows) - len(rows) % BATCH
+        for start in range(0, whole, BATCH):
+            values = chain.from_iterable(rows[start : start + BATCH])
+            self._many.run(db, dict(zip(self._places, values, strict=True)))
+        if rest := rows[whole:]:
+            self._one.run(db, [dict(zip(self._names, row, strict=True)) for row in rest])
 
 
 class _Compiled(NamedTuple):
