@@ -4,7 +4,8 @@ An export is JSON lines in UTF-8. The first names the form and its number:
 
     {"airbyte-eventstore":"histories","format":1}
 
-Then comes each event, one history after the other, each from version 1 on, with the pipeline's
+Then comes each event, one history after the other, each from version 1 on, in this order with its
+pipeline's
 `source`, `destination`, `table_prefix` and `connection`, its `version`, `stored_at` (microseconds
 since 1970, UTC), `append_id`, `kind`, `format`, `namespace`, `stream`, `origin`, `of`, `actor`,
 `reason`, `run`, `body_version` (the event of this history that keeps the body), `commitment` and
@@ -22,6 +23,7 @@ from __future__ import annotations
 import marshal
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import SEEK_CUR
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +36,7 @@ from eventstore.chain import GENESIS, commitment, event_hash
 from eventstore.errors import HistoryDiffers, Invalid, InvalidHistory
 from eventstore.events import KINDS, ORIGINS, Pipeline, StreamDescriptor
 from eventstore.identity import check_attribution
-from eventstore.rows import hashed_columns, pipeline_row
+from eventstore.rows import pipeline_row
 from eventstore.statements import Batches
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
@@ -51,14 +53,15 @@ FORMAT = 1
 _HEADER = {"airbyte-eventstore": "histories", "format": FORMAT}
 
 _NAMES = ("source", "destination", "table_prefix", "connection")
-_EVENT = frozenset(
-    (
-        *_NAMES,
-        *("version", "stored_at", "append_id", "kind", "format", "namespace", "stream", "origin"),
-        *("of", "actor", "reason", "run", "body_version", "commitment", "hash"),
-    )
+_EVENT = (
+    *_NAMES,
+    *("version", "stored_at", "append_id", "kind", "format", "namespace", "stream", "origin"),
+    *("of", "actor", "reason", "run", "body_version", "commitment", "hash"),
 )
-_EVENT_WITH_BODY = _EVENT | {"salt", "body"}
+"""The keys of an event, in the order in which their values are hashed."""
+
+_EVENT_WITH_BODY = (*_EVENT, "salt", "body")
+_PLACES = {key: place for place, key in enumerate(_EVENT)}
 
 _COLUMNS = {
     "of" if column is events.c.of_version else str(column.name): column
@@ -72,6 +75,8 @@ _PAGE = 2000
 
 _LATEST = 253_402_300_800_000_000
 """The end of the year 9999 in microseconds."""
+
+_HEX_OF_A_UUID = 32
 
 _DIGEST = 32
 """Bytes in a hash or a commitment."""
@@ -145,10 +150,11 @@ def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict
 def _line(
     row: Row[Any], names: Mapping[str, Any], numbered: Mapping[int, tuple[str | None, str | None]]
 ) -> dict[str, Any]:
-    line = {**names, **dict(zip(_COLUMNS, row, strict=False))}
-    line["namespace"], line["stream"] = numbered[line.pop("stream_number")]
+    found = dict(zip(_COLUMNS, row, strict=False))
+    found["namespace"], found["stream"] = numbered[found["stream_number"]]
     for key in ("append_id", "commitment", "hash"):
-        line[key] = _hexadecimal(line[key])
+        found[key] = _hexadecimal(found[key])
+    line = {**names, **{key: found[key] for key in _EVENT[len(_NAMES) :]}}
     if line["body_version"] == line["version"]:
         line["salt"] = _hexadecimal(row.salt)
         line["body"] = None if row.data is None else bytes(row.data).decode()
@@ -227,6 +233,7 @@ class _Check:
         self._histories: dict[Pipeline, _History] = {}
         self._batch = _Batch([], [])
         self._said: tuple[object, ...] = ()
+        self._what: tuple[object, ...] = ()
 
     def read(self, lines: Iterable[bytes]) -> list[_History]:
         """Check all lines; raises InvalidHistory."""
@@ -270,40 +277,34 @@ class _Check:
             raise InvalidHistory("the export was changed: its last line does not agree with it")
 
     def _take(self, line: dict[str, Any]) -> None:
-        if (keys := line.keys()) not in (_EVENT, _EVENT_WITH_BODY):
-            odd = ", ".join(sorted(keys ^ _EVENT))
-            raise InvalidHistory(f"an event without, or with other than, its columns: {odd}")
-        history = self._history(line)
-        row = _row(line, history)
-        stream = self._stream(line, history)
-        self._check_said(line)
-        its_hash = event_hash(history.hash, hashed_columns(row, history.pipeline, stream))
+        keys = tuple(line)
+        if keys not in (_EVENT_WITH_BODY, _EVENT):
+            raise InvalidHistory(f"an event has {', '.join(_EVENT)}, in this order")
+        values = list(line.values())
+        history = self._history(values[: _PLACES["version"]])
+        self._check_values(line, history)
+        stream = self._stream(line["stream"], line["namespace"], history)
+        values[_PLACES["append_id"]] = bytes.fromhex(line["append_id"])
+        values[_PLACES["commitment"]] = its_commitment = _check_commitment(line, history)
+        its_hash = event_hash(history.hash, values[: _PLACES["hash"]])
         if its_hash.hex() != line["hash"]:
             raise InvalidHistory(
-                f"version {row['version']} of {history.pipeline} was changed: "
+                f"version {line['version']} of {history.pipeline} was changed: "
                 "its hash does not follow from the one before and its columns"
             )
         if keys == _EVENT_WITH_BODY:
-            self._take_body(line, row, stream)
-        history.version, history.stored_at, history.hash = (
-            row["version"],
-            row["stored_at"],
-            its_hash,
-        )
-        history.commitments += row["commitment"] or bytes(_DIGEST)
-        self._batch.events.append(
-            (
-                *(row["version"], row["stored_at"], row["append_id"], row["kind"], row["format"]),
-                *(history.numbers[stream], row["origin"], row["of_version"], row["actor"]),
-                *(row["reason"], row["run"], row["body_version"], row["commitment"], its_hash),
-            )
-        )
+            self._take_body(line, its_commitment, stream)
+        history.version, history.stored_at = line["version"], line["stored_at"]
+        history.hash = its_hash
+        history.commitments += its_commitment or bytes(_DIGEST)
+        # In a row the number of the stream stands in the place of its names.
+        values[_PLACES["namespace"] : _PLACES["origin"]] = [history.numbers[stream]]
+        self._batch.events.append((*values[_PLACES["version"] : _PLACES["hash"] - 1], its_hash))
         self._count += 1
         if len(self._batch.events) == _PAGE:
             self._write()
 
-    def _history(self, line: dict[str, Any]) -> _History:
-        names = [line["source"], line["destination"], line["table_prefix"], line["connection"]]
+    def _history(self, names: list[Any]) -> _History:
         if names != self._names:
             self._write()
             pipeline = Pipeline(*names)
@@ -315,8 +316,8 @@ class _Check:
             self._names = names
         return next(reversed(self._histories.values()))
 
-    def _stream(self, line: dict[str, Any], history: _History) -> StreamDescriptor | None:
-        names = line["stream"], line["namespace"]
+    def _stream(self, name: Any, namespace: Any, history: _History) -> StreamDescriptor | None:
+        names = name, namespace
         if names == (None, None):
             return None
         known = history.streams.get(names)
@@ -325,30 +326,45 @@ class _Check:
             history.numbers[known] = len(history.numbers)
         return known
 
-    def _check_said(self, line: dict[str, Any]) -> None:
+    def _check_values(self, line: dict[str, Any], history: _History) -> None:
+        """Refuse what no log can hold; what was checked in the line before is not again."""
+        version, stored_at = line["version"], line["stored_at"]
+        if type(version) is not int or version != history.version + 1:
+            raise InvalidHistory(
+                f"{history.pipeline} goes on with {version!r} after version {history.version}"
+            )
+        if type(stored_at) is not int or not history.stored_at < stored_at < _LATEST:
+            raise InvalidHistory(f"time runs backwards, or is none: {stored_at!r}")
+        if len(line["append_id"]) != _HEX_OF_A_UUID:
+            raise InvalidHistory("the append id is no UUID")
+        codec.check_version(line["of"])
         said = line["actor"], line["reason"], line["run"]
         if said != self._said:
             check_attribution(*said)
             self._said = said
+        what = line["kind"], line["format"], line["origin"]
+        if what != self._what or type(line["format"]) is not int:
+            _check_what(*what)
+            self._what = what
 
     def _take_body(
-        self, line: dict[str, Any], row: dict[str, Any], stream: StreamDescriptor | None
+        self, line: dict[str, Any], committed: bytes | None, stream: StreamDescriptor | None
     ) -> None:
-        if row["body_version"] != row["version"]:
+        if line["body_version"] != line["version"]:
             raise InvalidHistory("a body stands at an event that does not keep it")
-        salt, text = line["salt"], line["body"]
-        if salt is None and text is None:  # erased
+        if line["salt"] is None and line["body"] is None:  # erased
             return
-        body = text.encode()
-        if commitment(bytes.fromhex(salt), body) != row["commitment"]:
+        salt, body = bytes.fromhex(line["salt"]), line["body"].encode()
+        if commitment(salt, body) != committed:
             raise InvalidHistory("the body was changed: it is not the one that was committed to")
-        codec.check_body(row["kind"], stream, body)
-        self._batch.bodies.append((row["version"], bytes.fromhex(salt), "plain", body))
+        codec.check_body(line["kind"], stream, body)
+        self._batch.bodies.append((line["version"], salt, "plain", body))
 
     def _write(self) -> None:
         """Keep the rows of a batch; all are of the newest history."""
         if self._batch.events:
-            marshal.dump(tuple(self._batch), self._spool)
+            rows = marshal.dumps(tuple(self._batch))
+            self._spool.write(len(rows).to_bytes(8, "big") + rows)
             next(reversed(self._histories.values())).batches += 1
             self._batch = _Batch([], [])
 
@@ -363,50 +379,19 @@ def _check_header(line: dict[str, Any]) -> None:
         )
 
 
-def _row(line: dict[str, Any], history: _History) -> dict[str, Any]:
-    """The row of an event, as it is hashed; raises InvalidHistory for what no log can hold."""
-    version, stored_at, kind = line["version"], line["stored_at"], line["kind"]
-    if type(version) is not int or version != history.version + 1:
+def _check_what(kind: object, of_format: object, origin: object) -> None:
+    if kind not in KINDS or of_format != codec.FORMAT or type(of_format) is not int:
         raise InvalidHistory(
-            f"version {history.version + 1} of {history.pipeline} is missing; "
-            f"after {history.version} comes {version!r}"
-        )
-    if type(stored_at) is not int or not history.stored_at < stored_at < _LATEST:
-        raise InvalidHistory(f"time runs backwards, or is none: {stored_at!r}")
-    if kind not in KINDS or line["format"] != codec.FORMAT or type(line["format"]) is not int:
-        raise InvalidHistory(
-            f"{kind!r} in format {line['format']!r} was stored by a later release: "
+            f"{kind!r} in format {of_format!r} was stored by a later release: "
             "upgrade airbyte-eventstore"
         )
-    if line["origin"] is not None and line["origin"] not in ORIGINS:
-        raise InvalidHistory(f"origin {line['origin']!r} is none of {', '.join(ORIGINS)}")
-    codec.check_version(line["of"])
-    its_commitment = _check_commitment(line, version, history)
-    append_id = bytes.fromhex(line["append_id"])
-    if len(append_id) != _APPEND_ID:
-        raise InvalidHistory("the append id is no UUID")
-    return {
-        "version": version,
-        "stored_at": stored_at,
-        "append_id": append_id,
-        "kind": kind,
-        "format": codec.FORMAT,
-        "origin": line["origin"],
-        "of_version": line["of"],
-        "actor": line["actor"],
-        "reason": line["reason"],
-        "run": line["run"],
-        "body_version": line["body_version"],
-        "commitment": its_commitment,
-    }
+    if origin is not None and origin not in ORIGINS:
+        raise InvalidHistory(f"origin {origin!r} is none of {', '.join(ORIGINS)}")
 
 
-_APPEND_ID = 16
-
-
-def _check_commitment(line: dict[str, Any], version: int, history: _History) -> bytes | None:
+def _check_commitment(line: dict[str, Any], history: _History) -> bytes | None:
     """What an event commits to, which is what the event committed to that keeps the body."""
-    keeper, text = line["body_version"], line["commitment"]
+    version, keeper, text = line["version"], line["body_version"], line["commitment"]
     if keeper is None and text is None:
         return None
     found = bytes.fromhex(text)
@@ -433,15 +418,16 @@ def _import(
     unchanged: dict[Pipeline, int] = {}
     first = next_id(db)
     for history in histories:
-        batches = (marshal.load(spool) for _ in range(history.batches))  # noqa: S302 - we wrote it
         if _is_there(db, history):
             unchanged[history.pipeline] = history.version
-            for _ in batches:
-                pass
+            for _ in range(history.batches):
+                spool.seek(_size(spool), SEEK_CUR)
             continue
         its_id = first + len(written)
         # As in an append, the rows of events go first: their key decides a race.
-        for new_events, new_bodies in batches:
+        for _ in range(history.batches):
+            rows = spool.read(_size(spool))
+            new_events, new_bodies = marshal.loads(rows)  # noqa: S302 - we wrote it
             _insert_events.run(db, [(its_id, *row) for row in new_events])
             _insert_bodies.run(db, [(its_id, *row) for row in new_bodies])
         db.execute(pipelines.insert(), pipeline_row(its_id, history.pipeline))
@@ -450,6 +436,10 @@ def _import(
     for pipeline in written:
         store.apply_newest(db, pipeline)
     return Imported(written, unchanged)
+
+
+def _size(spool: IO[bytes]) -> int:
+    return int.from_bytes(spool.read(8), "big")
 
 
 def _is_there(db: Connection, history: _History) -> bool:
