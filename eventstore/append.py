@@ -122,7 +122,7 @@ def find_head(
         its_id = pipeline_id(db, pipeline)
         if its_id is None:
             # Whoever begins a pipeline under this id at the same time takes its version 1.
-            return Memory(_next_id(db)), _time(db, dialect, clock)
+            return Memory(next_id(db)), _time(db, dialect, clock)
         memory = Memory(its_id)
     known = memory.head.version
     row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
@@ -186,7 +186,8 @@ def _slot(draft: Draft) -> tuple[bool, StreamDescriptor | None]:
     return draft.kind.startswith("State"), draft.stream
 
 
-def _next_id(db: Connection) -> int:
+def next_id(db: Connection) -> int:
+    """The id of a pipeline that begins now, unless somebody else takes it first."""
     return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
 
 

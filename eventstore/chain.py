@@ -8,6 +8,7 @@ erased and the chain still be verified.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,18 +29,20 @@ def commitment(salt: bytes, body: bytes) -> bytes:
 
 def event_hash(previous: bytes, fields: Iterable[Field]) -> bytes:
     """Chain an event to its predecessor; each field is typed and length-prefixed."""
-    digest = sha256(FORMAT + previous)
-    for field in fields:
-        digest.update(_encoded(field))
-    return digest.digest()
+    return sha256(b"".join([FORMAT, previous, *map(_encoded, fields)])).digest()
 
 
 def _encoded(field: Field) -> bytes:
     if field is None:
         return b"n"
+    if isinstance(field, str):
+        return _encoded_text(field)
     if isinstance(field, int):
         return b"i%d;" % field
-    if isinstance(field, bytes):
-        return b"b%d:%b" % (len(field), field)
+    return b"b%d:%b" % (len(field), field)
+
+
+@lru_cache(256)  # of all names in a history there are few
+def _encoded_text(field: str) -> bytes:
     text = field.encode()
     return b"s%d:%b" % (len(text), text)

@@ -66,14 +66,14 @@ def _encode(event: Event) -> Draft:
     match event:
         case events.StateSaved():
             _check_origin(event.origin)
-            _check_version(event.of)
+            check_version(event.of)
             body, stream = _encode_state(event.message)
             return Draft(kind, stream, body, event.origin, event.of)
         case events.StateEmitted():
             body, stream = _encode_state(event.message)
             return Draft(kind, stream, body)
         case events.StateCleared():
-            return Draft(kind, None if event.stream is None else _descriptor(event.stream), b"")
+            return Draft(kind, None if event.stream is None else descriptor(event.stream), b"")
         case events.StreamDefined():
             _check_origin(event.origin)
             body, stream = _encode_definition(event.stream)
@@ -149,12 +149,13 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
 def stream_states(body: bytes) -> dict[StreamDescriptor, bytes]:
     """Cut the states of single streams out of a GLOBAL state, each with its descriptor."""
     text = body.decode()
-    start, _ = _stream_states_span(text)
+    first, last = _stream_states_span(text)
+    listed = text[first:last]
     found = {}
-    for at, until in _elements(text, start):
-        entry = text[at:until].encode()
-        descriptor = orjson.loads(entry)["stream_descriptor"]
-        found[StreamDescriptor(descriptor["name"], descriptor.get("namespace"))] = entry
+    for start, end in elements(listed):
+        entry = listed[start:end].encode()
+        names = orjson.loads(entry)["stream_descriptor"]
+        found[StreamDescriptor(names["name"], names.get("namespace"))] = entry
     return found
 
 
@@ -202,15 +203,58 @@ def members(text: str) -> Iterator[tuple[str, int, int]]:
             at = _after_space(text, at + 1)
 
 
-def _elements(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Yield where each element of the JSON list that starts there stands in the text."""
-    at = _after_space(text, start + 1)
+def elements(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each element of a JSON list starts and ends in the text."""
+    at = _after_space(text, text.index("[") + 1)
     while text[at] != "]":
         _, end = _JSON.raw_decode(text, at)
         yield at, end
         at = _after_space(text, end)
         if text[at] == ",":
             at = _after_space(text, at + 1)
+
+
+def check_version(version: object) -> None:
+    """Refuse what is no version; raises InvalidEvent."""
+    if version is not None and (not isinstance(version, int) or version < 1):
+        raise InvalidEvent(f"a state restores or copies a version, 1 or later, not {version!r}")
+
+
+def descriptor(stream: Any) -> StreamDescriptor:
+    """The names of a stream; raises InvalidEvent if they cannot be stored."""
+    name, namespace = getattr(stream, "name", None), getattr(stream, "namespace", None)
+    if problem := name_problem(name):
+        raise InvalidEvent(f"the stream's name {problem}")
+    if namespace is not None and (problem := name_problem(namespace)):
+        raise InvalidEvent(f"the namespace of stream {name} {problem}")
+    return StreamDescriptor(str(name), namespace)
+
+
+def check_body(kind: str, stream: StreamDescriptor | None, body: bytes) -> None:
+    """Refuse a body from elsewhere that is none of such an event of this stream."""
+    try:
+        parsed = orjson.loads(body)
+        match kind:
+            case "StateSaved" | "StateEmitted":
+                of_type = parsed.get("type") or "LEGACY"
+                named = parsed["stream"]["stream_descriptor"] if of_type == "STREAM" else None
+                right = of_type in {"STREAM", "GLOBAL", "LEGACY"}
+            case "StreamDefined":
+                named, right = parsed["stream"], True
+            case "CatalogRegistered":
+                named, right = None, all(entry["name"] for entry in parsed["streams"])
+            case _:
+                return
+        its = named and (named["name"], named.get("namespace"))
+    except (AttributeError, KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise InvalidEvent(f"no body of a {kind}: {shown(body)}") from error
+    if not right or its != (stream and (stream.name, stream.namespace)):
+        raise InvalidEvent(f"no body of a {kind} of {stream or 'the pipeline'}: {shown(body)}")
+
+
+def shown(raw: bytes) -> str:
+    """The beginning of a text, for an error."""
+    return repr(raw[:40].decode(errors="replace"))
 
 
 def _after_space(text: str, at: int) -> int:
@@ -228,12 +272,12 @@ def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
     if state.type is AirbyteStateType.STREAM:
         if state.stream is None:
             raise InvalidEvent("a STREAM state needs `stream`, with a `stream_descriptor`")
-        return body, _descriptor(state.stream.stream_descriptor)
+        return body, descriptor(state.stream.stream_descriptor)
     if state.type is AirbyteStateType.GLOBAL:
         if state.global_ is None:
             raise InvalidEvent("a GLOBAL state needs `global`, with `stream_states`")
         for inner in state.global_.stream_states:
-            _descriptor(inner.stream_descriptor)
+            descriptor(inner.stream_descriptor)
     elif "data" not in state.model_fields_set:
         raise InvalidEvent(
             "there is no state in it: neither a `type` nor `data`"
@@ -306,10 +350,10 @@ def _without_envelope_nulls(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null_namespace(stream: Any) -> Any:
-    descriptor = stream.get("stream_descriptor") if isinstance(stream, dict) else None
-    if not isinstance(descriptor, dict) or descriptor.get("namespace", ...) is not None:
+    named = stream.get("stream_descriptor") if isinstance(stream, dict) else None
+    if not isinstance(named, dict) or named.get("namespace", ...) is not None:
         return stream
-    kept = {key: value for key, value in descriptor.items() if key != "namespace"}
+    kept = {key: value for key, value in named.items() if key != "namespace"}
     return {**stream, "stream_descriptor": kept}
 
 
@@ -323,8 +367,8 @@ def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
     except ValidationError as error:
         raise InvalidEvent(f"no configured stream: {_first_problem(error)}") from error
     plain = {key: value for key, value in _plain(model).items() if key not in VOLATILE}
-    descriptor = StreamDescriptor(model.stream.name, model.stream.namespace)
-    return _json_bytes(plain, f"stream {descriptor}"), _descriptor(descriptor)
+    named = StreamDescriptor(model.stream.name, model.stream.namespace)
+    return _json_bytes(plain, f"stream {named}"), descriptor(named)
 
 
 def _encode_registration(streams: object) -> bytes:
@@ -333,25 +377,11 @@ def _encode_registration(streams: object) -> bytes:
     for entry in streams:
         if not isinstance(entry, dict):
             raise InvalidEvent(f"a registered stream is a dict, not {type(entry).__name__}")
-        _descriptor(SimpleNamespace(**{"name": None, "namespace": None, **entry}))
+        descriptor(SimpleNamespace(**{"name": None, "namespace": None, **entry}))
         for field in (*VOLATILE, "registered_at"):
             if not isinstance(entry.get(field, 0), int | None):
                 raise InvalidEvent(f"{field} of stream {entry['name']} is no integer")
     return _dump({"streams": list(streams)})
-
-
-def _check_version(version: object) -> None:
-    if version is not None and (not isinstance(version, int) or version < 1):
-        raise InvalidEvent(f"a state restores or copies a version, 1 or later, not {version!r}")
-
-
-def _descriptor(stream: Any) -> StreamDescriptor:
-    name, namespace = getattr(stream, "name", None), getattr(stream, "namespace", None)
-    if problem := name_problem(name):
-        raise InvalidEvent(f"the stream's name {problem}")
-    if namespace is not None and (problem := name_problem(namespace)):
-        raise InvalidEvent(f"the namespace of stream {name} {problem}")
-    return StreamDescriptor(str(name), namespace)
 
 
 def _check_origin(origin: str) -> None:
@@ -392,7 +422,7 @@ def _json_bytes(value: object, what: str) -> bytes:
     except orjson.JSONDecodeError as error:
         raise InvalidEvent(f"{what} is not strict JSON: {error}") from error
     if not isinstance(parsed, dict):
-        raise InvalidEvent(f"{what} is no JSON object but {_shown(raw)}")
+        raise InvalidEvent(f"{what} is no JSON object but {shown(raw)}")
     return raw
 
 
@@ -412,7 +442,3 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(step) for step in problem["loc"])
     return f"{where}: {problem['msg']}" if where else problem["msg"]
-
-
-def _shown(raw: bytes) -> str:
-    return repr(raw[:40].decode(errors="replace"))

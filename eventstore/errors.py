@@ -4,13 +4,15 @@ EventStoreError
 ├── Invalid (ValueError)        what was given cannot be taken; nothing was stored
 │   ├── InvalidPipeline
 │   ├── InvalidEvent
-│   └── InvalidMoment
+│   ├── InvalidMoment
+│   └── InvalidHistory          an export that is not whole, or not what was exported
 ├── NotFound (LookupError)
 │   ├── UnknownVersion          the history does not reach that far
 │   ├── StateNotFound
 │   └── StreamNotFound
 ├── HistoryConflict             somebody else appended first
 ├── StaleWriter                 another exclusive writer has started since
+├── HistoryDiffers              the database has another history of the pipeline
 ├── AppendIdReused              one append id, two different contents
 └── StoreUnavailable            the database cannot be used, or not now
     ├── UnsupportedDatabase
@@ -29,8 +31,10 @@ __all__ = [
     "AppendIdReused",
     "EventStoreError",
     "HistoryConflict",
+    "HistoryDiffers",
     "Invalid",
     "InvalidEvent",
+    "InvalidHistory",
     "InvalidMoment",
     "InvalidPipeline",
     "NotAnEventStore",
@@ -63,6 +67,10 @@ class InvalidEvent(Invalid):
 
 class InvalidMoment(Invalid):
     """The text or value names no moment."""
+
+
+class InvalidHistory(Invalid):
+    """The export is not whole, or not what was exported; the message says where."""
 
 
 class NotFound(EventStoreError, LookupError):
@@ -109,6 +117,19 @@ class StaleWriter(EventStoreError):
             f"{pipeline}: {took_over}; the writer that started at @{started} may append no more"
         )
         self.took_over = last
+
+
+class HistoryDiffers(EventStoreError):
+    """The database has another history of the pipeline; nothing was imported."""
+
+    def __init__(self, pipeline: object, *, here: int, there: int) -> None:
+        """Keep both heads: `here` in the database, `there` in the export."""
+        super().__init__(
+            f"{pipeline} has a history of its own here, up to version {here}, and the export has "
+            f"another, up to version {there}: import into a database without it"
+        )
+        self.here = here
+        self.there = there
 
 
 class AppendIdReused(EventStoreError):

@@ -6,7 +6,10 @@ a statement anew costs more than SQLite takes to run it.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam
 
 from eventstore.dialects import dialect_of
 from eventstore.schema import schema_name
@@ -14,7 +17,7 @@ from eventstore.schema import schema_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Executable
+    from sqlalchemy import Connection, CursorResult, Executable, Table
 
     from eventstore.dialects import Dialect
 
@@ -33,12 +36,54 @@ class Statement:
         """Run it, once or for each set of parameters."""
         if isinstance(parameters, list) and len(parameters) != 1:
             return db.execute(self._core(dialect_of(db)), parameters)  # in batches of rows
+        one = parameters[0] if isinstance(parameters, list) else parameters
+        compiled = self.compiled(db)
+        return db.exec_driver_sql(compiled.sql, compiled.arrange(one))
+
+    def compiled(self, db: Connection) -> _Compiled:
+        """Its SQL for this kind of database."""
         key = (type(db.dialect), schema_name(db))
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, key[1])
-        one = parameters[0] if isinstance(parameters, list) else parameters
-        return db.exec_driver_sql(compiled.sql, compiled.arrange(one))
+        return compiled
+
+
+BATCH = 1000
+"""Rows in a statement: SQLite opens a journal for each, beside a table with triggers."""
+
+
+class Batches:
+    """An INSERT of many rows, so many in a statement; a row is a tuple in the table's order.
+
+    Of integers, text and bytes, which every driver takes as they are.
+    """
+
+    def __init__(self, table: Table) -> None:
+        """Remember the table."""
+        self._names = [column.name for column in table.columns]
+        self._places = [f"{name}_{number}" for number in range(BATCH) for name in self._names]
+        self._one = Statement(lambda _: table.insert())
+        self._many = Statement(
+            lambda _: table.insert().values(
+                [{name: bindparam(f"{name}_{n}") for name in self._names} for n in range(BATCH)]
+            )
+        )
+
+    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows."""
+        whole = len(rows) - len(rows) % BATCH
+        compiled = self._many.compiled(db) if whole else None
+        for start in range(0, whole, BATCH):
+            assert compiled is not None
+            values = tuple(chain.from_iterable(rows[start : start + BATCH]))
+            if compiled.positional:
+                assert compiled.names == self._places
+                db.exec_driver_sql(compiled.sql, values)
+            else:
+                db.exec_driver_sql(compiled.sql, dict(zip(self._places, values, strict=True)))
+        if rest := rows[whole:]:
+            self._one.run(db, [dict(zip(self._names, row, strict=True)) for row in rest])
 
 
 class _Compiled(NamedTuple):

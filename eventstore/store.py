@@ -22,7 +22,7 @@ from eventstore.errors import (
     StoreUnavailable,
     UnknownVersion,
 )
-from eventstore.events import BODY_LIMIT, Pipeline, to_microseconds
+from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
@@ -281,6 +281,22 @@ class EventStore:
             stored += stored_events(db.execute(query.order_by(events.c.version)))
         return stored
 
+    def require_inline(self) -> None:
+        """Raise StoreUnavailable if this log has inline tables that this store does not know."""
+        if self._inline is None and self.database.components() != {LOG.component}:
+            raise StoreUnavailable(
+                "this log has tables that every append must keep up to date, and this store does "
+                "not know them: open it with projections.connect"
+            )
+
+    def apply_newest(self, db: Connection, pipeline: Pipeline) -> None:
+        """Bring the inline tables to where a history leaves them that was written as a whole.
+
+        Of each kind the newest event per stream is enough.
+        """
+        if self._inline:
+            self._inline(db, self.newest_within(db, pipeline, KINDS))
+
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
         self._memories.clear()
@@ -298,11 +314,7 @@ class EventStore:
     def _append(
         self, db: Connection, append: Append, *, look: bool
     ) -> tuple[list[StoredEvent], Memory | None]:
-        if self._inline is None and self.database.components() != {LOG.component}:
-            raise StoreUnavailable(
-                "this log has tables that every append must keep up to date, and this store does "
-                "not know them: open it with projections.connect"
-            )
+        self.require_inline()
         # Taken away until the transaction is committed: what a failed one learned is wrong.
         remembered = self._remembered(db).pop(append.pipeline, None)
         expected = append.expected

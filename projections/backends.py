@@ -16,9 +16,9 @@ from airbyte_protocol.models import (
 )
 
 from eventstore.events import Pipeline, StateSaved, StreamDescriptor, WriterStarted
+from projections.adoption import put_back
 from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
-from projections.exchange import put_back
 from projections.providers import CatalogProvider, StateProvider
 from projections.states import latest_state
 from projections.views import StateView

@@ -12,6 +12,7 @@ import typer
 
 from eventstore.errors import Invalid, InvalidMoment, InvalidPipeline, StoreUnavailable
 from projections.as_of import BeforeHead, Moment, parse_moment
+from projections.display import complain, printable
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -141,7 +142,10 @@ def confirmed(question: str, yes: bool) -> None:  # noqa: FBT001 - the value of 
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise Invalid("nobody can be asked here: add --yes, or --dry-run to see what would change")
-    typer.confirm(question, abort=True, err=True)
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        complain(["nothing was changed"])
+        raise typer.Exit(1)
 
 
 def instant(text: str | None, option: str) -> datetime | None:

@@ -14,7 +14,7 @@ from eventstore.errors import NotAnEventStore, UnsupportedDatabase
 from eventstore.events import BODY_LIMIT
 from eventstore.schema import Schema
 from eventstore.store import EventStore
-from projections.exchange import create_or_take_over, take_in, written_by_others
+from projections.adoption import create_or_take_over, take_in, written_by_others
 from projections.projector import apply_inline
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from projections.display import (
     rfc3339,
     stream_as_json,
 )
+from projections.exchange import FORMS, write_state
 from projections.options import At, Db, Json, Names, Schema, instant, moment_of, opened
 
 
@@ -135,17 +136,20 @@ def state(
     store: EventStore,
     pipeline: Pipeline,
     at: At = None,
+    form: Annotated[str, typer.Option(help=f"For machines: {', '.join(FORMS)}.")] = "protocol",
     table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
     json: Json = False,
 ) -> None:
     """Print the state, as a connector's --state file takes it."""
+    if form not in FORMS:  # before a database is asked
+        raise Invalid(f"there is no form {form!r} of a state; there are {', '.join(FORMS)}")
     # Not from the tables: in those PyAirbyte may have written and deleted since.
     view = state_as_of(store, pipeline, moment_of(at))
     if not view.version and at is not None and not at.strip().startswith("@"):
         first = rfc3339(store.event(pipeline, 1).stored_at)
         complain([f"the history of {pipeline} begins after {at}, at {first}: no state yet"])
     if not table and not json:
-        print_json_text(view.state_file())
+        print_json_text(write_state(view, form))
         return
     rows = [(None, view.whole)] if view.whole is not None else view.streams.items()
     if json:

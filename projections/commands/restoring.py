@@ -18,7 +18,7 @@ from projections.exchange import read_state
 from projections.options import Json, Names, confirmed, moment_of, read_file
 from projections.rewind import Plan
 
-Reason = Annotated[str, typer.Option(help="Why: whoever reads the history later will ask.")]
+Reason = Annotated[str, typer.Option(help="Why; whoever reads the history later will ask.")]
 Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
 Expect = Annotated[
     str | None, typer.Option(metavar="@N", help="Refuse if the history has moved on from there.")
@@ -36,7 +36,7 @@ def rewind(
     store: EventStore,
     pipeline: Pipeline,
     to: Annotated[str, typer.Argument(metavar="WHEN", help="2h, @41, 2026-11-20T09:00:00Z ...")],
-    reason: Reason,
+    reason: Reason = "",
     stream: Streams = None,
     namespace: Namespace = None,
     actor: Actor = None,
@@ -55,7 +55,7 @@ def rewind(
 def clear(
     store: EventStore,
     pipeline: Pipeline,
-    reason: Reason,
+    reason: Reason = "",
     stream: Streams = None,
     namespace: Namespace = None,
     actor: Actor = None,
@@ -74,7 +74,7 @@ def set_state(
     store: EventStore,
     pipeline: Pipeline,
     file: Annotated[Path, typer.Argument(help="A state in any form, - for stdin.")],
-    reason: Reason,
+    reason: Reason = "",
     actor: Actor = None,
     expect: Expect = None,
     dry_run: DryRun = False,
@@ -101,7 +101,7 @@ ToConnection = Annotated[
 def copy(
     store: EventStore,
     pipeline: Pipeline,
-    reason: Reason,
+    reason: Reason = "",
     to_source: ToSource = None,
     to_destination: ToDestination = None,
     to_table_prefix: ToPrefix = None,
@@ -118,14 +118,15 @@ def copy(
     version = locate(store, pipeline, moment_of(at)).version
     plan = rewinding.plan_copy(store, pipeline, target, version)
     question = f"Replace the state of {target}?"
-    reason = rewinding.copied_from(reason, pipeline, version)
+    if not dry_run:
+        reason = rewinding.copied_from(reason, pipeline, version)
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
 
 def move(
     store: EventStore,
     pipeline: Pipeline,
-    reason: Reason,
+    reason: Reason = "",
     to_source: ToSource = None,
     to_destination: ToDestination = None,
     to_table_prefix: ToPrefix = None,
@@ -141,10 +142,13 @@ def move(
     plan = rewinding.plan_copy(store, pipeline, target)
     left = rewinding.plan_clear(store, pipeline)
     _expect(left, expect)
-    _show(plan)
-    _show(left)
+    if dry_run or not yes:
+        for each in (plan, left):
+            complain([f"{each.before.pipeline}:"])
+            _show(each, json=json and dry_run)
     if dry_run:
         return
+    rewinding.check_reason(reason)
     confirmed(f"Move the state of {pipeline} to {target}?", yes)
     _report(rewinding.move(store, pipeline, target, reason=reason, actor=actor), json=json)
 
@@ -161,8 +165,9 @@ def _append(
     yes: bool,
     json: bool,
 ) -> None:
-    rewinding.check_reason(reason)
     _expect(plan, expect)
+    if not dry_run:
+        rewinding.check_reason(reason)
     if dry_run or not yes:
         _show(plan, json=json and dry_run)
     if dry_run:

@@ -55,5 +55,5 @@ def sync(source, *, cache_path, prefix="", destination_path=None, copies=(), **o
 
 def sync_all(executable, syncs):
     """How each sync of a list of streams and a dict of options went."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return [sync(faker(executable, *streams), **options) for streams, options in syncs]

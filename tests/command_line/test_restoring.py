@@ -1,0 +1,166 @@
+"""`rewind`, `clear`, `set`, `copy` and `move`: shown first, asked for, and told why."""
+
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+
+from eventstore import Pipeline
+from projections import connect, latest_state
+from tests.command_line.histories import STATES, events_in, write_history
+from tests.command_line.shell import SCRIPT, environment, finish, run, start
+
+SHOP = Pipeline("source-shop", "destination-lake")
+
+WHY = ("--reason", "lost orders", "--yes")
+CHANGING = [
+    ("rewind", "@1"),
+    ("clear",),
+    ("set", "state.json"),
+    ("copy", "--to-connection", "b"),
+    ("move", "--to-connection", "b"),
+]
+
+
+@pytest.fixture(params=["sqlite", "duckdb"])
+def shop(request, tmp_path, monkeypatch):
+    """A database with `write_history`, and a state in a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTSTORE_DB", "state.db")
+    write_history(f"{request.param}:///{tmp_path / 'state.db'}")
+    (tmp_path / "state.json").write_text('[{"type":"LEGACY","data":{"a":1}}]')
+    return tmp_path / "state.db"
+
+
+def state_in(database, pipeline=SHOP):
+    with connect(database, create=False) as store:
+        return [body.decode() for body in latest_state(store, pipeline).bodies]
+
+
+def test_a_rewind_is_shown_and_done(eventstore, shop):
+    shown = eventstore("rewind", "@5", "--dry-run")
+    assert shown.lines == ["changed\torders\tcursor\t3 -> 2"]
+    assert shown.lines == eventstore("diff", "now", "@5").lines
+    assert state_in(shop) == STATES[9]
+    done = eventstore("rewind", "@5", *WHY, "--actor", "maria")
+    assert done.code == 0
+    assert done.complaints == [
+        "eventstore: 1 event appended, source-shop -> destination-lake is at @10"
+    ]
+    restored = events_in(shop)[-1]
+    assert (restored.origin, restored.of, restored.actor) == ("restored", 4, "maria")
+    assert restored.reason == "lost orders"
+    assert json.loads(eventstore("state").out) == [*map(json.loads, reversed(STATES[5]))]
+
+
+def test_a_rewind_of_one_stream(eventstore, shop):
+    eventstore("rewind", "@1", "--stream", "orders", *WHY)
+    assert sorted(state_in(shop)) == sorted([STATES[1][0], STATES[9][0]])
+    there = eventstore("clear", "--stream", "users", "--namespace", "audit", *WHY)
+    assert (there.code, state_in(shop)) == (0, STATES[1])
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])
+def test_a_dry_run_changes_nothing(eventstore, shop, command):
+    before = events_in(shop)
+    done = eventstore(*command, "--dry-run")
+    assert (done.code, bool(done.lines)) == (0, True)
+    lines = [json.loads(line) for line in eventstore(*command, "--dry-run", "--json").lines]
+    assert {line["change"] for line in lines} <= {"added", "removed", "changed"}
+    assert len(lines) == len(done.lines)
+    assert events_in(shop) == before
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])
+def test_without_a_reason_nothing_is_changed(eventstore, shop, command):
+    before = events_in(shop)
+    done = eventstore(*command, "--yes")
+    assert (done.code, "a reason is needed" in done.err) == (2, True)
+    assert events_in(shop) == before
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])
+def test_where_nobody_can_be_asked_nothing_is_changed(eventstore, shop, command):
+    before = events_in(shop)
+    done = eventstore(*command, "--reason", "lost orders")
+    assert (done.code, "add --yes" in done.err) == (2, True)
+    assert events_in(shop) == before
+
+
+@pytest.mark.parametrize(("answer", "events"), [("y", 10), ("n", 9)])
+def test_on_a_terminal_it_asks(shop, answer, events):
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(
+        [SCRIPT, "rewind", "@5", "--reason", "lost orders", "--db", shop],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    ) as process:
+        os.write(keyboard, f"{answer}\n".encode())
+        out, err = process.communicate(timeout=60)
+    assert out == "changed\torders\tcursor\t3 -> 2\n"
+    assert "Rewind source-shop -> destination-lake from @9 to @5? [y/N] " in err
+    assert len(events_in(shop)) == events
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])
+def test_it_refuses_if_the_history_has_moved_on(eventstore, shop, command):
+    before = events_in(shop)
+    # A copy goes into a history of its own, which has not begun.
+    head = "@0" if command[0] == "copy" else "@9"
+    done = eventstore(*command, *WHY, "--expect", "@8")
+    assert (done.code, "not at 8" in done.err) == (1, True)
+    assert eventstore(*command, *WHY, "--expect", "now").code == 2
+    assert events_in(shop) == before
+    assert eventstore(*command, *WHY, "--expect", head).code == 0
+
+
+def test_a_state_is_set_from_a_file_or_from_stdin(shop):
+    said = {"env": {"EVENTSTORE_DB": str(shop)}}
+    assert run("set", shop.with_name("state.json"), *WHY, **said).code == 0
+    assert state_in(shop) == ['{"type":"LEGACY","data":{"a":1}}']
+    before = f"[{','.join(STATES[9])}]".encode()
+    assert run("set", "-", *WHY, stdin=before, **said).code == 0
+    assert state_in(shop) == STATES[9]
+    refused = run("set", "-", *WHY, stdin=b'[{"type":"STREAM"}]', **said)
+    assert (refused.code, state_in(shop)) == (2, STATES[9])
+
+
+def test_a_state_is_copied_and_moved(eventstore, shop):
+    other = Pipeline("source-shop", "destination-lake", connection="b")
+    cache = Pipeline("source-shop")
+    eventstore("copy", "--to-connection", "b", "--at", "@1", *WHY)
+    assert (state_in(shop, other), state_in(shop)) == (STATES[1], STATES[9])
+    eventstore("move", "--connection", "", "--to-destination", "", *WHY)
+    assert (state_in(shop, cache), state_in(shop)) == (STATES[9], [])
+    done = eventstore("copy", "--connection", "b", *WHY)
+    assert (done.code, "use rewind" in done.err) == (2, True)
+
+
+def test_nothing_to_change_is_said(eventstore, shop):
+    done = eventstore("rewind", "now", *WHY, "--db", shop)
+    assert (done.code, done.lines) == (0, [])
+    assert done.complaints == ["eventstore: nothing to change: the state is like that already"]
+
+
+def test_what_was_appended_is_printed_for_scripts(eventstore, shop):
+    [line] = eventstore("rewind", "@5", *WHY, "--json", "--db", shop).lines
+    assert (json.loads(line)["version"], json.loads(line)["origin"]) == (10, "restored")
+
+
+def test_a_pipe_that_was_taken_over_stops(tmp_path):
+    db = ("--db", tmp_path / "pipe.db", "--source", "shop", "--exclusive")
+    line = b'{"type":"STATE","state":{"type":"LEGACY","data":{"by":"%s"}}}\n'
+    zombie = start("record", *db)
+    zombie.stdin.write(line % b"zombie")
+    zombie.stdin.flush()
+    assert zombie.stdout.readline() == line % b"zombie"
+    assert run("record", *db, "--run", "8813", stdin=line % b"next").code == 0
+    done = finish(zombie, line % b"zombie again")
+    assert (done.code, done.out) == (1, "")
+    assert "(run 8813) took over at 20" in done.err
+    assert json.loads(state_in(db[1], Pipeline("shop"))[0])["data"] == {"by": "next"}
