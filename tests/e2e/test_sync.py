@@ -1,6 +1,7 @@
 """A real connector synced through PyAirbyte, in separate processes, into caches with a history."""
 
 import json
+import shutil
 import subprocess
 from collections import Counter
 
@@ -10,6 +11,7 @@ from airbyte.caches import DuckDBCache
 from eventstore import Pipeline
 from projections import catalog_as_of, connect, latest_catalog, latest_state, state_as_of
 from projections.pyairbyte import with_history
+from tests.command_line import shell
 from tests.e2e.syncs import CONFIG
 
 pytestmark = pytest.mark.timeout(900)
@@ -72,33 +74,53 @@ def test_the_catalog_as_of_between_the_syncs_has_only_the_first_stream(three_syn
     assert stream.primary_key or stream.stream.source_defined_primary_key
 
 
+def records_read(source_faker, folder, catalog, state):
+    """How many records of each stream the connector itself reads with a state file."""
+    files = {
+        "config": json.dumps(CONFIG),
+        "catalog": catalog.model_dump_json(exclude_none=True),
+        "state": state,
+    }
+    arguments = []
+    for name, text in files.items():
+        (folder / name).write_text(text)
+        arguments += [f"--{name}", folder / name]
+    output = subprocess.check_output([source_faker, "read", *arguments], text=True)
+    messages = [json.loads(line) for line in output.splitlines()]
+    return Counter(
+        message["record"]["stream"] for message in messages if message["type"] == "RECORD"
+    )
+
+
 def test_the_state_as_of_between_the_syncs_makes_the_connector_read_again_what_came_later(
     three_syncs, source_faker, tmp_path
 ):
     store, outcomes = three_syncs
     between = runs(store)[0][-1].stored_at
-    catalog = latest_catalog(store, FAKER).catalog
-
-    def records_read_with(view):
-        files = {
-            "config": json.dumps(CONFIG),
-            "catalog": catalog.model_dump_json(exclude_none=True),
-            "state": view.state_file(),
-        }
-        arguments = []
-        for name, text in files.items():
-            (tmp_path / name).write_text(text)
-            arguments += [f"--{name}", tmp_path / name]
-        output = subprocess.check_output([source_faker, "read", *arguments], text=True)
-        messages = [json.loads(line) for line in output.splitlines()]
-        return Counter(
-            message["record"]["stream"] for message in messages if message["type"] == "RECORD"
-        )
-
-    assert records_read_with(latest_state(store, FAKER)) == {}
-    assert records_read_with(state_as_of(store, FAKER, between)) == {
+    connector = (source_faker, tmp_path, latest_catalog(store, FAKER).catalog)
+    assert records_read(*connector, latest_state(store, FAKER).state_file()) == {}
+    assert records_read(*connector, state_as_of(store, FAKER, between).state_file()) == {
         "users": outcomes[1]["records"]
     }
+
+
+def test_after_a_rewind_the_next_sync_reads_again_what_came_later(
+    three_syncs, source_faker, sync, tmp_path
+):
+    """Through the pipe, with what `eventstore state` prints, and through PyAirbyte."""
+    store, outcomes = three_syncs
+    read_by_the_second = {"users": outcomes[1]["records"]}
+    path = tmp_path / "cache.duckdb"
+    shutil.copy(store.database.engine.url.database, path)
+    version = runs(store)[0][-1].version
+    db = ("--db", path)
+    done = shell.run("rewind", f"@{version}", "--reason", "users were lost", "--yes", *db)
+    assert done.code == 0, done.err
+    sent = shell.run("state", *db).out
+    catalog = latest_catalog(store, FAKER).catalog
+    assert records_read(source_faker, tmp_path, catalog, sent) == read_by_the_second
+    [outcome] = sync((["products", "users"], {"cache_path": str(path)}))
+    assert outcome["records"] == sum(read_by_the_second.values())
 
 
 def test_caches_with_different_prefixes_have_their_own_state(sync, tmp_path):
