@@ -2,6 +2,9 @@
 
 from eventstore.errors import (
     AppendIdReused,
+    CheckpointBroken,
+    CheckpointUnusable,
+    ErasedBody,
     EventStoreError,
     HistoryConflict,
     Invalid,
@@ -18,6 +21,7 @@ from eventstore.errors import (
     UnsupportedDatabase,
 )
 from eventstore.events import (
+    BodyErased,
     CatalogRegistered,
     Pipeline,
     StateCleared,
@@ -31,7 +35,11 @@ from eventstore.store import EventStore
 
 __all__ = [
     "AppendIdReused",
+    "BodyErased",
     "CatalogRegistered",
+    "CheckpointBroken",
+    "CheckpointUnusable",
+    "ErasedBody",
     "EventStore",
     "EventStoreError",
     "HistoryConflict",

@@ -33,7 +33,8 @@ class StateView:
 
     `whole` is the GLOBAL or LEGACY state, if the newest state is one; otherwise `streams` holds
     the newest STREAM state per stream, least recently changed first. Both are the exact bytes.
-    `final` says that no later append can change the answer.
+    `final` says that no later append can change the answer. A state whose body was erased is in
+    neither: `erased` says whose it was (None: a GLOBAL or LEGACY state) and which version kept it.
     """
 
     pipeline: Pipeline
@@ -42,6 +43,7 @@ class StateView:
     final: bool = False
     whole: bytes | None = None
     streams: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
+    erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
     def after(self, stored: StoredEvent) -> StateView:
         """The view after one more event."""
@@ -49,14 +51,17 @@ class StateView:
         if stored.kind not in STATE_KINDS:
             return replace(self, **at)
         if stored.stream is None:
-            whole = stored.body if stored.kind == "StateSaved" else None
-            return replace(self, **at, whole=whole, streams={})
-        streams = dict(self.streams)
-        streams.pop(stored.stream, None)
+            body = stored.body if stored.kind == "StateSaved" and not stored.erased else None
+            return replace(self, **at, whole=body, streams={}, erased=erased_by(stored))
+        streams = {key: body for key, body in self.streams.items() if key != stored.stream}
+        erased = {key: kept for key, kept in self.erased.items() if key != stored.stream}
         if stored.kind == "StateCleared":
-            return replace(self, **at, streams=streams)
-        streams[stored.stream] = stored.body
-        return replace(self, **at, whole=None, streams=streams)
+            return replace(self, **at, streams=streams, erased=erased)
+        erased.pop(None, None)
+        erased |= erased_by(stored)
+        if not stored.erased:
+            streams[stored.stream] = stored.body
+        return replace(self, **at, whole=None, streams=streams, erased=erased)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -104,7 +109,10 @@ class StateView:
 
 @dataclass(frozen=True)
 class CatalogView:
-    """The catalog of a pipeline after one of its events: full configured streams, nothing lost."""
+    """The catalog of a pipeline after one of its events: full configured streams, nothing lost.
+
+    `erased` says whose definition was erased (None: the registration) and which version kept it.
+    """
 
     pipeline: Pipeline
     version: int = 0
@@ -112,6 +120,7 @@ class CatalogView:
     final: bool = False
     definitions: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
     registered: Mapping[StreamDescriptor, Mapping[str, Any]] = field(default_factory=dict)
+    erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
     def after(self, stored: StoredEvent) -> CatalogView:
         """The view after one more event."""
@@ -119,11 +128,17 @@ class CatalogView:
         if stored.kind == "StreamDefined" and stored.stream is not None:
             definitions = dict(self.definitions)
             definitions.pop(stored.stream, None)
-            definitions[stored.stream] = stored.body
-            return replace(self, **at, definitions=definitions)
+            if not stored.erased:
+                definitions[stored.stream] = stored.body
+            return replace(self, **at, definitions=definitions, erased=self._erased_after(stored))
         if stored.kind == "CatalogRegistered":
-            return replace(self, **at, registered=registered_by(stored))
+            erased = self._erased_after(stored)
+            return replace(self, **at, registered=registered_by(stored), erased=erased)
         return replace(self, **at)
+
+    def _erased_after(self, stored: StoredEvent) -> dict[StreamDescriptor | None, int]:
+        others = {key: kept for key, kept in self.erased.items() if key != stored.stream}
+        return {**others, **erased_by(stored)}
 
     @cached_property
     def by_descriptor(self) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:
@@ -154,8 +169,17 @@ class CatalogView:
         return CatalogProvider(self.catalog)
 
 
+def erased_by(stored: StoredEvent) -> dict[StreamDescriptor | None, int]:
+    """What of an event is not there any more, by the version that kept it."""
+    if not stored.erased or stored.body_version is None:
+        return {}
+    return {stored.stream: stored.body_version}
+
+
 def registered_by(stored: StoredEvent) -> dict[StreamDescriptor, dict[str, Any]]:
     """The streams of a CatalogRegistered, each with the time its registration was stored."""
+    if stored.erased:
+        return {}
     return {
         StreamDescriptor(entry["name"], entry.get("namespace")): {
             "registered_at": to_microseconds(stored.stored_at),
