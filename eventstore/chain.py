@@ -30,11 +30,12 @@ def event_hash(previous: bytes, fields: Iterable[Field]) -> bytes:
     """Chain an event to its predecessor; each field is typed and length-prefixed."""
     digest = sha256(FORMAT + previous)
     for field in fields:
-        digest.update(_encoded(field))
+        digest.update(encoded(field))
     return digest.digest()
 
 
-def _encoded(field: Field) -> bytes:
+def encoded(field: Field) -> bytes:
+    """A field as it is hashed."""
     if field is None:
         return b"n"
     if isinstance(field, int):

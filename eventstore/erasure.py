@@ -163,7 +163,7 @@ def reapply(store: EventStore, *, dry_run: bool = False) -> list[Erasure]:
     def again(db: Connection, pipeline: Pipeline) -> Iterator[Erasure]:
         pipeline_id = find_id(db, pipeline) or 0
         for said in erasures_within(db, pipeline_id):
-            named = _versions(said)
+            named = named_by(said)
             there = [
                 version for chunk in _chunks(named) for version in _there(db, pipeline_id, chunk)
             ]
@@ -184,7 +184,7 @@ def reapply(store: EventStore, *, dry_run: bool = False) -> list[Erasure]:
 def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEvent | None:
     """The event that says that the body kept by this version was erased, if there is one."""
     for said in store.log(among=[pipeline], kind=KIND):
-        if not said.erased and version in _versions(said):
+        if not said.erased and version in named_by(said):
             return said
     return None
 
@@ -247,7 +247,8 @@ def _erase(
     raise lost
 
 
-def _versions(said: StoredEvent) -> list[int]:
+def named_by(said: StoredEvent) -> list[int]:
+    """Which bodies a BodyErased names."""
     from eventstore.codec import erased_versions  # noqa: PLC0415 - imports the protocol models
 
     return erased_versions(said.body)
