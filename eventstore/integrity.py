@@ -126,7 +126,8 @@ def verify(
             if wanted is None or pipeline in wanted:
                 found[pipeline] = _compared(store, checkpoint, pipeline, found.get(pipeline))
     problems += order_problems(checkpoints)
-    return Report(tuple(found.values()), tuple(problems), tuple(store.database.read(_notices)))
+    notices = store.database.read(lambda db: list(_notices(db)))
+    return Report(tuple(found.values()), tuple(problems), tuple(notices))
 
 
 def _owners(db: Connection) -> list[_Owner]:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import reading, writing
+from projections.commands import proving, reading, writing
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -86,6 +86,11 @@ for command in (
     on_pipeline(reading.catalog),
     on_pipeline(reading.diff),
     writing.rebuild,
+    proving.verify,
+    proving.checkpoint,
+    proving.keygen,
+    proving.erase,
+    proving.retention,
     demo,
 ):
     app.command()(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,6 +12,7 @@ import typer
 
 from eventstore.errors import Invalid, InvalidMoment, InvalidPipeline, StoreUnavailable
 from projections.as_of import BeforeHead, Moment, parse_moment
+from projections.display import printable
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -147,6 +149,15 @@ def instant(text: str | None, option: str) -> datetime | None:
 def moment_of(at: str | None) -> Moment:
     """The moment that `--at` names, now where nothing was said."""
     return BeforeHead(0) if at is None else parse_moment(at)
+
+
+def confirmed(question: str, yes: bool) -> None:  # noqa: FBT001 - the flag of a command
+    """Ask on a terminal before what cannot be undone; raises Invalid where nobody can answer."""
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise Invalid("nobody can be asked here: add --yes, or look first with --dry-run")
+    typer.confirm(printable(question), abort=True, err=True)
 
 
 def read_file(path: Path) -> bytes:
