@@ -206,7 +206,11 @@ def _heads(store: EventStore) -> dict[Pipeline, SignedHead]:
     )
     query = (
         select(pipelines, events.c.version, events.c.hash)
-        .join(events, (events.c.pipeline_id == pipelines.c.id) & (events.c.version == newest))
+        .join_from(
+            pipelines,
+            events,
+            (events.c.pipeline_id == pipelines.c.id) & (events.c.version == newest),
+        )
         .order_by(pipelines.c.id)
     )
     rows = store.database.read(lambda db: db.execute(query).all())

@@ -21,7 +21,7 @@ from tests.tampering import rehash, tampering
 SHOP = Pipeline("source-shop")
 BANK = Pipeline("source-bank", "destination-lake", connection="eu")
 
-HEAD = 11
+ERASED, ERASURE, HEAD = 7, 10, 11
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def _others(column, value):
     elif isinstance(value, int):
         changed = [value + 1]
     elif isinstance(value, str):
-        changed = [value + " ", value.swapcase() if value.isascii() else "e"]
+        changed = [value + " ", value[:-1]]
     else:
         types = {"BLOB": b"\0" * 32, "BIGINT": 1, "INTEGER": 1}
         changed = [types.get(str(column.type).split("(")[0], "")]
@@ -88,8 +88,11 @@ def test_every_column_of_an_event_is_proven(log, engine, column):
             bad = [found for found in report.pipelines if not found.is_whole]
             assert SHOP in [found.pipeline for found in bad]
             if column not in {"pipeline_id", "version"}:
-                assert [found.first_bad for found in bad] == [row["version"]]
-                assert bad[0].last_good == row["version"] - 1
+                # Where nothing says any more that a body was erased, it is missing.
+                forgotten = column == "kind" and row["version"] == ERASURE
+                first_bad = ERASED if forgotten else row["version"]
+                assert [found.first_bad for found in bad] == [first_bad]
+                assert bad[0].last_good == first_bad - 1
             with engine.begin() as db:
                 # By all its columns, since one of the key may have been changed.
                 changed = {**row, column: other}
@@ -108,7 +111,7 @@ def test_every_column_of_an_event_is_proven(log, engine, column):
     [
         ("DELETE FROM _eventstore_events WHERE pipeline_id = 1 AND version = 4", 4),
         ("DELETE FROM _eventstore_events WHERE pipeline_id = 1 AND version = 1", 1),
-        ("DELETE FROM _eventstore_events WHERE pipeline_id = 1 AND version IN (9, 10)", 9),
+        ("DELETE FROM _eventstore_events WHERE pipeline_id = 1 AND version IN (10, 11)", 7),
         ("DELETE FROM _eventstore_events WHERE pipeline_id = 1", 1),
         ("UPDATE _eventstore_events SET version = 15 - version WHERE version IN (7, 8)", 7),
         ("INSERT INTO _eventstore_events SELECT * FROM _eventstore_events WHERE version = 5", 5),
