@@ -305,7 +305,8 @@ def _compared(
     place = (belongs_to(pipeline), events.c.version == signed.version)
     stored = store.database.read(lambda db: db.scalar(select(events.c.hash).where(*place)))
     if stored is not None and bytes(stored) == signed.hash:
-        return replace(found, covered=max(found.covered, min(signed.version, found.last_good)))
+        proven = signed.version if signed.version <= found.last_good else 0
+        return replace(found, covered=max(found.covered, proven))
     if _is_earlier(found, signed.version):
         return found
     words = f"is not the event that {name} signed: it, or one before it, was written anew"

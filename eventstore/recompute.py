@@ -168,7 +168,7 @@ class _Check:
         self._part = part
         self._names = b"".join(map(encoded, part.names))
         self._texts = _Encoded()
-        self._kept: dict[int, bytes] = {}
+        self._kept: dict[int, bytes | None] = {}
         """The commitments of bodies, by the versions that keep them."""
         self._previous, self._time = GENESIS, -1
         self.used: set[int] = set()
@@ -208,14 +208,14 @@ class _Check:
             for version in range(low, high + 1):
                 self.page(version, version)
             return
-        self._remember(row[11] for row in rows)
+        self._remember({row[11] for row in rows}, low)
         expected = self._rows_in_order(rows, low)
         if expected <= high:
             raise _Broken(expected, "is missing")
 
     def _rows(self, db: Connection, low: int, high: int) -> Sequence[Sequence[Any]]:
         place = {"pipeline_id": self._part.pipeline_id, "low": low, "high": high}
-        rows: Sequence[Sequence[Any]] = _read_page.run(db, place).all()
+        rows: Sequence[Sequence[Any]] = _read_page.run(db, place).cursor.fetchall()
         if rows and type(rows[0][13]) is memoryview:
             return [list(map(_as_bytes, row)) for row in rows]
         return rows
@@ -225,11 +225,11 @@ class _Check:
         self._read(lambda db: db.execute(select(events.c.version).where(*place)).all())
         raise _Broken(version, "holds what no event holds: the driver cannot read it")
 
-    def _remember(self, versions: Iterable[int | None]) -> None:
-        """Read the commitments of bodies that events point at, and that are not known."""
+    def _remember(self, versions: Iterable[int | None], low: int) -> None:
+        """Read the commitments of bodies on earlier pages that are pointed at and not known."""
         if len(self._kept) >= _REMEMBERED:
             self._kept.clear()
-        unknown = sorted({v for v in versions if type(v) is int and v not in self._kept})
+        unknown = [v for v in versions if type(v) is int and v < low and v not in self._kept]
         for start in range(0, len(unknown), _CHUNK):
             query = select(events.c.version, _raw(events.c.commitment)).where(
                 events.c.pipeline_id == self._part.pipeline_id,
@@ -315,9 +315,13 @@ class _Check:
             if body_version != version:
                 if salt is not None:
                     raise _Broken(version, "has a body beside it that belongs to no event")
-                if body_version is not None and kept_at.get(body_version) != commitment:
+                elsewhere = body_version is not None
+                if elsewhere and (commitment is None or kept_at.get(body_version) != commitment):
                     raise _Broken(version, f"points at @{body_version}, which keeps another body")
-            elif (
+                expected += 1
+                continue
+            kept_at[version] = commitment
+            if (
                 data is None
                 or version in self._erased
                 or codec != "plain"

@@ -72,6 +72,7 @@ def test_a_restored_backup_is_found(log, engine, keys):
         for table, rows in backup.items():
             db.execute(table.delete())
             db.execute(table.insert(), rows)
+    log._memories.clear()
     log.append(SHOP, *emitted(9))
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
