@@ -315,8 +315,9 @@ class _Check:
             if body_version != version:
                 if salt is not None:
                     raise _Broken(version, "has a body beside it that belongs to no event")
-                elsewhere = body_version is not None
-                if elsewhere and (commitment is None or kept_at.get(body_version) != commitment):
+                if body_version is not None and (
+                    commitment is None or kept_at.get(body_version) != commitment
+                ):
                     raise _Broken(version, f"points at @{body_version}, which keeps another body")
                 expected += 1
                 continue
