@@ -2,6 +2,9 @@
 
 from eventstore.errors import (
     AppendIdReused,
+    CheckpointBroken,
+    CheckpointUnusable,
+    ErasedBody,
     EventStoreError,
     HistoryConflict,
     HistoryDiffers,
@@ -21,6 +24,7 @@ from eventstore.errors import (
     UnsupportedDatabase,
 )
 from eventstore.events import (
+    BodyErased,
     CatalogRegistered,
     Pipeline,
     StateCleared,
@@ -35,7 +39,11 @@ from eventstore.store import EventStore
 
 __all__ = [
     "AppendIdReused",
+    "BodyErased",
     "CatalogRegistered",
+    "CheckpointBroken",
+    "CheckpointUnusable",
+    "ErasedBody",
     "EventStore",
     "EventStoreError",
     "HistoryConflict",

@@ -29,10 +29,11 @@ def commitment(salt: bytes, body: bytes) -> bytes:
 
 def event_hash(previous: bytes, fields: Iterable[Field]) -> bytes:
     """Chain an event to its predecessor; each field is typed and length-prefixed."""
-    return sha256(b"".join([FORMAT, previous, *map(_encoded, fields)])).digest()
+    return sha256(b"".join([FORMAT, previous, *map(encoded, fields)])).digest()
 
 
-def _encoded(field: Field) -> bytes:
+def encoded(field: Field) -> bytes:
+    """A field as it is hashed."""
     if field is None:
         return b"n"
     if isinstance(field, str):

@@ -28,7 +28,7 @@ from eventstore.errors import InvalidEvent
 from eventstore.events import Event, StoredEvent, StreamDescriptor, name_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
@@ -83,7 +83,14 @@ def _encode(event: Event) -> Draft:
             return Draft(kind, None, _encode_registration(event.streams), event.origin)
         case events.WriterStarted():
             return Draft(kind, None, b"")
+        case events.BodyErased():
+            raise InvalidEvent("a BodyErased is appended by eventstore.erasure.erase alone")
     raise InvalidEvent(f"{type(event).__name__} is no event that can be appended")
+
+
+def erasure(versions: Sequence[int]) -> Draft:
+    """A BodyErased, ready to be stored; it has to go with the bodies it names."""
+    return Draft(events.BodyErased.__name__, None, _dump({"versions": list(versions)}))
 
 
 def decode(stored: StoredEvent) -> Event:
@@ -102,6 +109,8 @@ def decode(stored: StoredEvent) -> Event:
             return events.CatalogRegistered(registered_streams(stored.body), origin)
         case "WriterStarted":
             return events.WriterStarted()
+        case "BodyErased":
+            return events.BodyErased(erased_versions(stored.body))
     raise InvalidEvent(f"{stored.kind} was stored by a later release; this one cannot read it")
 
 
@@ -125,6 +134,12 @@ def registered_streams(body: bytes) -> list[dict[str, Any]]:
     """Read the streams of a stored registration."""
     streams: list[dict[str, Any]] = orjson.loads(body)["streams"]
     return streams
+
+
+def erased_versions(body: bytes) -> list[int]:
+    """Read which bodies a stored erasure names."""
+    versions: list[int] = orjson.loads(body)["versions"]
+    return versions
 
 
 def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:

@@ -10,6 +10,9 @@ EventStoreError
 │   ├── UnknownVersion          the history does not reach that far
 │   ├── StateNotFound
 │   └── StreamNotFound
+├── ErasedBody                  the event is there, its body is not any more
+├── CheckpointUnusable          missing, unreadable, or signed with another key: it tells nothing
+├── CheckpointBroken            the signature is wrong, or the history is not the one it signed
 ├── HistoryConflict             somebody else appended first
 ├── StaleWriter                 another exclusive writer has started since
 ├── HistoryDiffers              the database has another history of the pipeline
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AppendIdReused",
+    "CheckpointBroken",
+    "CheckpointUnusable",
+    "ErasedBody",
     "EventStoreError",
     "HistoryConflict",
     "HistoryDiffers",
@@ -87,6 +93,18 @@ class StateNotFound(NotFound):
 
 class StreamNotFound(NotFound):
     """The catalog has no such stream, or more than one."""
+
+
+class ErasedBody(EventStoreError):
+    """The body of an event was erased; what it said is gone, that it was there is not."""
+
+
+class CheckpointUnusable(EventStoreError):
+    """A checkpoint or key is missing, unreadable, or does not belong to the other."""
+
+
+class CheckpointBroken(EventStoreError):
+    """A checkpoint was altered after it was signed, or the history is not the one it signed."""
 
 
 class HistoryConflict(EventStoreError):

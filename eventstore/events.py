@@ -8,7 +8,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from eventstore.errors import InvalidMoment, InvalidPipeline
+from eventstore.errors import ErasedBody, InvalidMoment, InvalidPipeline
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -178,15 +178,35 @@ class WriterStarted:
     """From here on only the writer that appended this may append as an exclusive one."""
 
 
+@dataclass(frozen=True)
+class BodyErased:
+    """Bodies were removed for good; who did it and why is told by the event that says so.
+
+    `versions` are those of the events that kept the bodies. Only `eventstore.erasure` appends it.
+    """
+
+    versions: Any
+
+
 Event: TypeAlias = (
-    StateSaved | StateEmitted | StateCleared | StreamDefined | CatalogRegistered | WriterStarted
+    StateSaved
+    | StateEmitted
+    | StateCleared
+    | StreamDefined
+    | CatalogRegistered
+    | WriterStarted
+    | BodyErased
 )
 KINDS: tuple[str, ...] = tuple(event.__name__ for event in get_args(Event))
 
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event with its place in a history, its time and its hash."""
+    """An event with its place in a history, its time and its hash.
+
+    `body_version` is that of the event which keeps the body, None where there never was one.
+    `erased` says that the body is not there any more; `body` is empty then.
+    """
 
     pipeline: Pipeline
     version: int
@@ -202,10 +222,17 @@ class StoredEvent:
     reason: str | None
     run: str
     hash: bytes
+    body_version: int | None = None
+    erased: bool = False
 
     @cached_property
     def event(self) -> Event:
-        """The event as it was appended, its body as Airbyte's models."""
+        """The event as it was appended, its body as Airbyte's models; raises ErasedBody."""
+        if self.erased:
+            raise ErasedBody(
+                f"the body of @{self.version} of {self.pipeline} was erased; the BodyErased events "
+                "of the history say when, by whom and why"
+            )
         from eventstore.codec import decode  # noqa: PLC0415 - imports the protocol models
 
         return decode(self)

@@ -72,9 +72,9 @@ def stored_event(
     row: Mapping[str, Any] | RowMapping,
     pipeline: Pipeline,
     stream: StreamDescriptor | None,
-    body: bytes,
+    body: bytes | None,
 ) -> StoredEvent:
-    """The event of a row."""
+    """The event of a row; its body is None where it is not there."""
     return StoredEvent(
         pipeline=pipeline,
         version=row["version"],
@@ -85,11 +85,13 @@ def stored_event(
         stream=stream,
         origin=row["origin"],
         of=row["of_version"],
-        body=body,
+        body=body or b"",
         actor=row["actor"],
         reason=row["reason"],
         run=row["run"],
         hash=bytes(row["hash"]),
+        body_version=row["body_version"],
+        erased=body is None and row["body_version"] is not None,
     )
 
 
@@ -100,7 +102,8 @@ def stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
         if row.id not in seen:
             seen[row.id] = pipeline_of(row)
         stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-        yield stored_event(row._mapping, seen[row.id], stream, bytes(row.data or b""))
+        body = None if row.data is None else bytes(row.data)
+        yield stored_event(row._mapping, seen[row.id], stream, body)
 
 
 def hashed_columns(

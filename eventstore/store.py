@@ -77,7 +77,7 @@ class EventStore:
         self.database = Database(ask, [LOG, *schemas], create=create)
         self._ask = ask
         self._inline = inline
-        self._dispose = dispose
+        self.owns_engine = dispose
         self._clock = clock
         self._body_limit = body_limit
         self._memories: dict[Pipeline, Memory] = {}
@@ -142,10 +142,28 @@ class EventStore:
         """
         from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
 
-        drafts = [encode(event) for event in events]
-        append = Append(pipeline, drafts, uuid7(), self.actor, reason, self.run)
+        return self.append_drafts(db, pipeline, [encode(event) for event in events], reason=reason)
+
+    def append_drafts(
+        self,
+        db: Connection,
+        pipeline: Pipeline,
+        drafts: Sequence[Draft],
+        *,
+        expected: int | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> list[StoredEvent]:
+        """Append what is encoded already in a transaction of the caller's."""
+        who = actor or self.actor
+        append = Append(pipeline, drafts, uuid7(), who, reason, self.run, expected)
         stored, _ = self._append(db, append, look=False)
         return stored
+
+    def apply_within(self, db: Connection, stored: Sequence[StoredEvent]) -> None:
+        """Show events that are in the log already to the inline tables once more."""
+        if self._inline:
+            self._inline(db, stored)
 
     def history(
         self, pipeline: Pipeline, *, after: int = 0, up_to: int | None = None
@@ -226,13 +244,17 @@ class EventStore:
 
     def head(self, pipeline: Pipeline) -> Head:
         """Where a history ends; version 0 if it has not begun."""
+        return self.database.read(lambda db: self.head_within(db, pipeline))
+
+    def head_within(self, db: Connection, pipeline: Pipeline) -> Head:
+        """`head`, read in a transaction of the caller's."""
         query = (
             select(events.c.version, events.c.hash, events.c.stored_at)
             .where(belongs_to(pipeline))
             .order_by(events.c.version.desc())
             .limit(1)
         )
-        row = self.database.read(lambda db: db.execute(query).first())
+        row = db.execute(query).first()
         return Head(*row) if row else BEFORE_THE_FIRST
 
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
@@ -300,7 +322,7 @@ class EventStore:
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
         self._memories.clear()
-        if self._dispose:
+        if self.owns_engine:
             self._ask().dispose()
 
     def __enter__(self) -> Self:
@@ -417,8 +439,13 @@ def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:
 
 
 def _same_append(stored: list[StoredEvent], append: Append) -> list[StoredEvent]:
+    # An erased body cannot be compared any more: its place in the append has to do.
+    erased = {place for place, event in enumerate(stored) if event.erased}
     then = [(s.pipeline, s.kind, s.stream, s.origin, s.of, s.body) for s in stored]
-    now = [(append.pipeline, d.kind, d.stream, d.origin, d.of, d.body) for d in append.drafts]
+    now = [
+        (append.pipeline, d.kind, d.stream, d.origin, d.of, b"" if place in erased else d.body)
+        for place, d in enumerate(append.drafts)
+    ]
     if then != now:
         first = stored[0]
         raise AppendIdReused(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeAlias
 
-from eventstore.errors import InvalidMoment
+from eventstore.erasure import erasure_of
+from eventstore.errors import ErasedBody, InvalidMoment
 from eventstore.events import Pipeline, to_datetime, to_microseconds
 from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, StateView
 
@@ -70,25 +71,50 @@ def parse_moment(text: str) -> Moment:
 def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateView:
     """The state of a pipeline as of a moment, what was stored right then included.
 
-    An unknown pipeline has the empty state. Raises UnknownVersion or InvalidMoment.
+    An unknown pipeline has the empty state. Raises UnknownVersion, InvalidMoment, or ErasedBody
+    where the state was another then, and its body was erased since.
     """
     place = locate(store, pipeline, moment)
     view = StateView(pipeline)
     for stored in store.newest(pipeline, STATE_KINDS, place.version):
         view = view.after(stored)
+    _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
 
 
 def catalog_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> CatalogView:
     """The catalog of a pipeline as of a moment, what was stored right then included.
 
-    An unknown pipeline has the empty catalog. Raises UnknownVersion or InvalidMoment.
+    An unknown pipeline has the empty catalog. Raises UnknownVersion, InvalidMoment, or ErasedBody
+    where the catalog was another then, and part of it was erased since.
     """
     place = locate(store, pipeline, moment)
     view = CatalogView(pipeline)
     for stored in store.newest(pipeline, CATALOG_KINDS, place.version):
         view = view.after(stored)
+    _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
+
+
+def _refuse_erased(store: EventStore, view: StateView | CatalogView, place: Place) -> None:
+    """Raise ErasedBody unless all that is missing had been erased by then already.
+
+    From the erasure on, the history itself says that there is nothing; before it there was
+    something, and neither nothing nor an older state would be the truth.
+    """
+    for stream, kept in view.erased.items():
+        what = str(stream) if stream else f"all of {view.pipeline}"
+        erasure = erasure_of(store, view.pipeline, kept)
+        if erasure is None:
+            raise ErasedBody(
+                f"{what} as of @{place.version} cannot be told: the body of @{kept} is missing, "
+                "and no event says that it was erased (see: verify)"
+            )
+        if erasure.version > place.version:
+            raise ErasedBody(
+                f"{what} as of @{place.version} cannot be told: the body of @{kept} was erased at "
+                f"@{erasure.version} by {erasure.actor}: {erasure.reason}"
+            )
 
 
 @dataclass(frozen=True)

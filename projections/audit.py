@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from eventstore import codec
+from eventstore.erasure import erasure_of
 from eventstore.events import StreamDescriptor
 from projections.json_text import compact, parse
 
@@ -12,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventstore.events import StoredEvent
+    from eventstore.store import EventStore
     from projections.views import StateView
+
+
+_SHOWN = 5
+"""How many versions stand in a summary."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +58,42 @@ def diff(before: StateView, after: StateView) -> list[Change]:
 
 def summary(stored: StoredEvent) -> str:
     """What an event says, in a few words."""
-    match stored.kind:
+    match "erased" if stored.erased else stored.kind:
+        case "erased":
+            said = "erased"
         case "StateSaved" | "StateEmitted":
-            return blob(stored.body)
+            said = blob(stored.body)
         case "StateCleared":
-            return "state forgotten"
+            said = "state forgotten"
         case "WriterStarted":
-            return "an exclusive writer"
+            said = "an exclusive writer"
         case "StreamDefined":
             defined = parse(stored.body)
             fields = len(defined["stream"]["json_schema"].get("properties", {}))
-            return f"{defined['sync_mode']}, {fields} field{'s' if fields != 1 else ''}"
+            said = f"{defined['sync_mode']}, {fields} field{'s' if fields != 1 else ''}"
         case "CatalogRegistered":
             streams = parse(stored.body)["streams"]
             named = sum("registered_at" not in stream for stream in streams)
-            return f"{named} stream{'s' if named != 1 else ''} registered"
-    return ""
+            said = f"{named} stream{'s' if named != 1 else ''} registered"
+        case "BodyErased":
+            said = f"erased the bodies of {_spelled(codec.erased_versions(stored.body))}"
+        case _:
+            said = ""
+    return said
+
+
+def _spelled(versions: list[int]) -> str:
+    shown = ", ".join(f"@{version}" for version in versions[:_SHOWN])
+    more = len(versions) - _SHOWN
+    return shown if more <= 0 else f"{shown} and {more} more"
+
+
+def erasure(store: EventStore, stored: StoredEvent) -> str:
+    """When, by whom and why a body was erased."""
+    by = erasure_of(store, stored.pipeline, stored.body_version or 0)
+    if by is None:
+        return "the body is missing, and no event says that it was erased (see: verify)"
+    return f"erased at @{by.version} by {by.actor}: {by.reason}"
 
 
 def blob(body: bytes) -> str:

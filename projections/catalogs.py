@@ -20,14 +20,14 @@ from eventstore.events import (
     names_key,
     to_datetime,
 )
-from projections.models import STREAMS_TABLE, replace_row
+from projections.models import STREAMS_TABLE, purge, replace_row
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from airbyte_protocol.models import ConfiguredAirbyteStream
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from eventstore.store import EventStore
 
@@ -41,11 +41,29 @@ _ATTEMPTS = 100
 
 def apply(db: Connection, stored: StoredEvent) -> None:
     """Bring the streams table to where the event leaves it."""
+    if stored.kind == "BodyErased":
+        purge(db, STREAMS_TABLE, stored)
     if stored.kind != "StreamDefined" or stored.stream is None:
         return
-    pipeline, stream = stored.pipeline, stored.stream
+    if stored.erased:
+        db.execute(STREAMS_TABLE.delete().where(STREAMS_TABLE.c.row_key == _row_key(stored)))
+    else:
+        replace_row(db, STREAMS_TABLE, _row(stored, stored.stream), changing=_CHANGING)
+
+
+def expected_rows(
+    db: Connection, store: EventStore, pipeline: Pipeline
+) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The rows that the log says are there, each with its table."""
+    for stored in store.newest_within(db, pipeline, ["StreamDefined"]):
+        if stored.stream is not None and not stored.erased:
+            yield STREAMS_TABLE, _row(stored, stored.stream)
+
+
+def _row(stored: StoredEvent, stream: StreamDescriptor) -> dict[str, Any]:
+    pipeline = stored.pipeline
     schema = orjson.loads(stored.body)["stream"]["json_schema"]
-    row = {
+    return {
         "stream_name": stream.name,
         "source_name": pipeline.source,
         "table_name": _table_name(pipeline, stream),
@@ -56,7 +74,6 @@ def apply(db: Connection, stored: StoredEvent) -> None:
         "configured_stream": stored.body.decode(),
         "version": stored.version,
     }
-    replace_row(db, STREAMS_TABLE, row, changing=_CHANGING)
 
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
@@ -64,7 +81,7 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     of_pipeline = STREAMS_TABLE.c.pipeline_key == pipeline.key
     there = set(db.scalars(select(STREAMS_TABLE.c.row_key).where(of_pipeline)))
     defined = store.newest_within(db, pipeline, ["StreamDefined"])
-    return [stored for stored in defined if _row_key(stored) not in there]
+    return [stored for stored in defined if not stored.erased and _row_key(stored) not in there]
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:

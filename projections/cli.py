@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import reading, restoring, writing
+from projections.commands import proving, reading, restoring, writing
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -91,6 +91,11 @@ for command in (
     on_pipeline(restoring.copy, writes=True),
     on_pipeline(restoring.move, writes=True),
     writing.rebuild,
+    proving.verify,
+    proving.checkpoint,
+    proving.keygen,
+    proving.erase,
+    proving.retention,
     demo,
 ):
     app.command(command.__name__.partition("_")[0])(command)

@@ -112,7 +112,7 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
         "reason": stored.reason,
         "run": stored.run,
         "hash": stored.hash.hex(),
-        "body": stored.body.decode(),
+        "body": None if stored.erased else stored.body.decode(),
     }
 
 

@@ -12,17 +12,33 @@ from datetime import datetime  # noqa: TC003 - read by the mapper at run time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, DateTime, Index, MetaData, String, Table, Text, bindparam, text
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    select,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from eventstore import codec
 from eventstore.dialects import dialect_of
 from eventstore.events import NAME_LIMIT
+from eventstore.rows import belongs_to
 from eventstore.statements import Statement
+from eventstore.tables import events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection
+
+    from eventstore.events import StoredEvent
 
 STREAMS_TABLE_NAME = "_airbyte_streams"
 CACHE_STATE_TABLE_NAME = "_airbyte_state"
@@ -132,6 +148,19 @@ def replace_row(
     if not there:
         db.execute(table.insert(), values)
     return there
+
+
+def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
+    """Remove the rows that hold a body which a BodyErased names."""
+    erased = set(codec.erased_versions(erasure.body))
+    holding = (
+        select(table.c.row_key, events.c.body_version)
+        .join_from(table, events, events.c.version == table.c.version)
+        .where(table.c.pipeline_key == erasure.pipeline.key, belongs_to(erasure.pipeline))
+    )
+    for key, kept in db.execute(holding).all():
+        if kept in erased:
+            db.execute(table.delete().where(table.c.row_key == key))
 
 
 @cache

@@ -80,7 +80,7 @@ def rewind(
 
     By new events (`origin=restored`) that point at the old bodies; none where nothing differs.
     `expected` is the version the caller has seen. Raises Invalid, UnknownVersion, StreamNotFound,
-    HistoryConflict or StoreUnavailable; then nothing was stored.
+    ErasedBody, HistoryConflict or StoreUnavailable; then nothing was stored.
     """
     # What `@-1` means is settled before somebody else appends.
     version = locate(store, pipeline, to).version
@@ -200,9 +200,7 @@ def plan_rewind(
     streams: Sequence[StreamDescriptor | str] | None = None,
 ) -> Plan:
     """What `rewind` would append; raises as it does."""
-    place = locate(store, pipeline, to)
-    state_as_of(store, pipeline, place.version)
-    then = standing(store.newest(pipeline, STATE_KINDS, place.version))
+    then = _standing(store, pipeline, to)
     before = state_as_of(store, pipeline, BeforeHead(0))
     if streams is None:
         return Plan(before, _replacing(before, then, "restored"))
@@ -247,10 +245,18 @@ def plan_copy(
     """What `copy` would append; raises as it does."""
     if source == target:
         raise Invalid(f"{source} is the source and the target: use rewind for its own past")
-    view = state_as_of(store, source, BeforeHead(0) if at is None else at)
-    then = standing(store.newest(source, STATE_KINDS, view.version))
+    then = _standing(store, source, BeforeHead(0) if at is None else at)
     before = state_as_of(store, target, BeforeHead(0))
     return Plan(before, _replacing(before, then, "copied"))
+
+
+def _standing(
+    store: EventStore, pipeline: Pipeline, moment: Moment
+) -> dict[StreamDescriptor | None, StoredEvent]:
+    """The events whose bodies were the state as of a moment; raises ErasedBody."""
+    version = state_as_of(store, pipeline, moment).version
+    found = standing(store.newest(pipeline, STATE_KINDS, version))
+    return {stream: stored for stream, stored in found.items() if not stored.erased}
 
 
 def check_reason(reason: str) -> None:

@@ -16,12 +16,15 @@ from projections.models import (
     STATE_TABLES,
     CacheStreamStateModel,
     DestinationStreamStateModel,
+    purge,
     replace_row,
     table_of,
 )
 from projections.views import STATE_KINDS, StateView, standing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
     from eventstore.store import EventStore
@@ -36,14 +39,19 @@ _WHOLE_NAMES = {"GLOBAL": GLOBAL_STATE_STREAM_NAME, "LEGACY": LEGACY_STATE_STREA
 
 def apply(db: Connection, stored: StoredEvent) -> None:
     """Bring the state tables to where the event leaves them; `views.StateView` is the same rule."""
+    table = _table(stored.pipeline)
+    if stored.kind == "BodyErased":
+        purge(db, table, stored)
     if stored.kind not in KINDS:
         return
-    table = _table(stored.pipeline)
     key = _row_key(stored.pipeline, stored.stream)
     if stored.stream is None:
         db.execute(table.delete().where(table.c.pipeline_key == stored.pipeline.key))
-        if stored.kind == "StateSaved":
+        if stored.kind == "StateSaved" and not stored.erased:
             db.execute(table.insert(), _row(stored, key))
+    elif stored.erased:  # it left no row, and took that of a GLOBAL or LEGACY state with it
+        gone = [key, _row_key(stored.pipeline, None)]
+        db.execute(table.delete().where(table.c.row_key.in_(gone)))
     elif stored.kind == "StateCleared":
         db.execute(table.delete().where(table.c.row_key == key))
     elif not replace_row(db, table, _row(stored, key), changing=_CHANGING):
@@ -95,7 +103,20 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     """The events that say what the state is, but whose rows are not there."""
     there = _row_keys(db, pipeline)
     current = standing(store.newest_within(db, pipeline, KINDS))
-    return [stored for stored in current.values() if _row_key(pipeline, stored.stream) not in there]
+    return [
+        stored
+        for stored in current.values()
+        if not stored.erased and _row_key(pipeline, stored.stream) not in there
+    ]
+
+
+def expected_rows(
+    db: Connection, store: EventStore, pipeline: Pipeline
+) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The rows that the log says are there, each with its table."""
+    for stream, stored in standing(store.newest_within(db, pipeline, KINDS)).items():
+        if not stored.erased:
+            yield _table(pipeline), _row(stored, _row_key(pipeline, stream))
 
 
 def with_row(

@@ -35,7 +35,8 @@ class StateView:
 
     `whole` is the GLOBAL or LEGACY state, if the newest state is one; otherwise `streams` holds
     the newest STREAM state per stream, least recently changed first. Both are the exact bytes.
-    `final` says that no later append can change the answer.
+    `final` says that no later append can change the answer. A state whose body was erased is in
+    neither: `erased` says whose it was (None: a GLOBAL or LEGACY state) and which version kept it.
     """
 
     pipeline: Pipeline
@@ -44,6 +45,7 @@ class StateView:
     final: bool = False
     whole: bytes | None = None
     streams: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
+    erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
     def after(self, stored: StoredEvent) -> StateView:
         """The view after one more event."""
@@ -53,15 +55,18 @@ class StateView:
         """The state as an event would leave it, at the same version."""
         if event.kind not in STATE_KINDS:
             return self
+        lost = erased_by(event)
         if event.stream is None:
-            whole = event.body if event.kind == "StateSaved" else None
-            return replace(self, whole=whole, streams={})
-        streams = dict(self.streams)
-        streams.pop(event.stream, None)
+            body = event.body if event.kind == "StateSaved" and not lost else None
+            return replace(self, whole=body, streams={}, erased=lost)
+        streams = {key: body for key, body in self.streams.items() if key != event.stream}
+        erased = {key: kept for key, kept in self.erased.items() if key != event.stream}
         if event.kind == "StateCleared":
-            return replace(self, streams=streams)
-        streams[event.stream] = event.body
-        return replace(self, whole=None, streams=streams)
+            return replace(self, streams=streams, erased=erased)
+        erased.pop(None, None)
+        if not lost:
+            streams[event.stream] = event.body
+        return replace(self, whole=None, streams=streams, erased=erased | lost)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -126,7 +131,10 @@ def standing(events: Iterable[StoredEvent]) -> dict[StreamDescriptor | None, Sto
 
 @dataclass(frozen=True)
 class CatalogView:
-    """The catalog of a pipeline after one of its events: full configured streams, nothing lost."""
+    """The catalog of a pipeline after one of its events: full configured streams, nothing lost.
+
+    `erased` says whose definition was erased (None: the registration) and which version kept it.
+    """
 
     pipeline: Pipeline
     version: int = 0
@@ -134,6 +142,7 @@ class CatalogView:
     final: bool = False
     definitions: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
     registered: Mapping[StreamDescriptor, Mapping[str, Any]] = field(default_factory=dict)
+    erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
     def after(self, stored: StoredEvent) -> CatalogView:
         """The view after one more event."""
@@ -141,11 +150,17 @@ class CatalogView:
         if stored.kind == "StreamDefined" and stored.stream is not None:
             definitions = dict(self.definitions)
             definitions.pop(stored.stream, None)
-            definitions[stored.stream] = stored.body
-            return replace(self, **at, definitions=definitions)
+            if not stored.erased:
+                definitions[stored.stream] = stored.body
+            return replace(self, **at, definitions=definitions, erased=self._erased_after(stored))
         if stored.kind == "CatalogRegistered":
-            return replace(self, **at, registered=registered_by(stored))
+            erased = self._erased_after(stored)
+            return replace(self, **at, registered=registered_by(stored), erased=erased)
         return replace(self, **at)
+
+    def _erased_after(self, stored: StoredEvent) -> dict[StreamDescriptor | None, int]:
+        others = {key: kept for key, kept in self.erased.items() if key != stored.stream}
+        return {**others, **erased_by(stored)}
 
     @cached_property
     def by_descriptor(self) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:
@@ -176,8 +191,17 @@ class CatalogView:
         return CatalogProvider(self.catalog)
 
 
+def erased_by(event: StoredEvent | Draft) -> dict[StreamDescriptor | None, int]:
+    """What of an event is not there any more, by the version that kept it."""
+    if not isinstance(event, StoredEvent) or not event.erased or event.body_version is None:
+        return {}
+    return {event.stream: event.body_version}
+
+
 def registered_by(stored: StoredEvent) -> dict[StreamDescriptor, dict[str, Any]]:
     """The streams of a CatalogRegistered, each with the time its registration was stored."""
+    if stored.erased:
+        return {}
     return {
         StreamDescriptor(entry["name"], entry.get("namespace")): {
             "registered_at": to_microseconds(stored.stored_at),

@@ -47,6 +47,10 @@ class Dialect(Protocol):
     def NOW(self) -> ColumnElement[int] | None:
         """The database's clock in microseconds, or None where the process's clock is used."""
 
+    @property
+    def BYTES_IN(self) -> str:
+        """The SQL function that counts the bytes of a value."""
+
     def open_engine(self, url: URL, *, create: bool) -> Engine:
         """Open an engine of our own; without `create` it makes no file and needs no writing."""
 
@@ -67,6 +71,12 @@ class Dialect(Protocol):
 
     def refuse_changes(self, db: Connection, schema: str | None) -> None:
         """Make the database refuse UPDATE and DELETE on the log."""
+
+    def guards(self, db: Connection, schema: str | None) -> tuple[int, int]:
+        """How many of the guards that `refuse_changes` makes are in force, and of how many."""
+
+    def overwriting(self, db: Connection) -> AbstractContextManager[object]:
+        """Overwrite what is deleted meanwhile with zeros, where the database can."""
 
     def column_names(self, db: Connection, table: str, schema: str | None) -> set[str]:
         """The columns of a table, none if it does not exist."""

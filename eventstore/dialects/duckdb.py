@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event, text
@@ -30,6 +31,7 @@ UNIQUE_ROWS = False
 INSERTS_TOGETHER = False
 """DuckDB has no INSERT inside WITH."""
 
+BYTES_IN = "octet_length"
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
 NOW: ColumnElement[int] | None = None
 
@@ -96,6 +98,16 @@ def verdict(error: DBAPIError) -> Verdict:
 
 def refuse_changes(db: Connection, schema: str | None) -> None:
     """Nothing to do: see REFUSES_CHANGES."""
+
+
+def guards(db: Connection, schema: str | None) -> tuple[int, int]:  # noqa: ARG001 - it has none
+    """None are in force, of none: see REFUSES_CHANGES."""
+    return 0, 0
+
+
+def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot
+    """Nothing to switch on: a block is overwritten when it is used again."""
+    return nullcontext()
 
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:

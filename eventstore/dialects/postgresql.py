@@ -21,6 +21,7 @@ REFUSES_CHANGES = True
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
 INSERTS_TOGETHER = True
+BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
 
 # clock_timestamp, not now(): a transaction that waited would carry the time it began.
@@ -91,6 +92,23 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
     """Make triggers that refuse to change the log, to superusers too."""
     for guard in _GUARDS:
         db.execute(text(guard.format(schema=_qualifier(schema))))
+
+
+def guards(db: Connection, schema: str | None) -> tuple[int, int]:
+    """How many triggers fire always, of the two that `refuse_changes` makes."""
+    query = text(
+        "SELECT count(*) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE relname = '_eventstore_events' AND tgname LIKE '\\_eventstore\\_no\\_%' "
+        "AND tgenabled = 'A' AND relnamespace = "
+        "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(:schema, current_schema()))"
+    )
+    made = sum("CREATE TRIGGER" in guard for guard in _GUARDS)
+    return int(db.scalar(query, {"schema": schema}) or 0), made
+
+
+def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot
+    """Nothing to switch on: VACUUM makes the room free, and what is written next takes it."""
+    return nullcontext()
 
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, CursorResult, Engine, Table
@@ -24,6 +25,7 @@ UNIQUE_ROWS = True
 INSERTS_TOGETHER = False
 """SQLite has no INSERT inside WITH."""
 
+BYTES_IN = "length"
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
 NOW: ColumnElement[int] | None = None
 
@@ -99,6 +101,24 @@ def refuse_changes(db: Connection, schema: str | None) -> None:  # noqa: ARG001 
     """Make triggers that refuse to change the log."""
     for guard in _GUARDS:
         db.exec_driver_sql(guard)
+
+
+def guards(db: Connection, schema: str | None) -> tuple[int, int]:  # noqa: ARG001 - as above
+    """How many of the triggers are there as they were made."""
+    query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
+    there = set(db.execute(query).scalars())
+    return sum(guard in there for guard in _GUARDS), len(_GUARDS)
+
+
+@contextmanager
+def overwriting(db: Connection) -> Iterator[None]:
+    """Have deleted rows overwritten with zeros; the connection's own setting comes back."""
+    before = db.exec_driver_sql("PRAGMA secure_delete").scalar_one()
+    db.exec_driver_sql("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        db.exec_driver_sql(f"PRAGMA secure_delete = {int(before)}")
 
 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:  # noqa: ARG001

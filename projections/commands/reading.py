@@ -128,7 +128,9 @@ def show(
         if value is not None and name != "body":
             print(f"{name:<13} {printable(str(value))}")
     print()
-    if stored.body:
+    if stored.erased:
+        print(printable(audit.erasure(store, stored)))
+    elif stored.body:
         print_json_text(json_text.indented(json_text.parse(stored.body)))
 
 

@@ -21,6 +21,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from eventstore import EventStore, Pipeline, StateEmitted
+from eventstore.integrity import verify
 from projections import SqlStateBackend, connect, state_as_of
 from tests.messages import saved, stream_state
 from tests.read_side.sql_config import SqlConfig
@@ -36,6 +37,8 @@ PAST_EVENTS = 100_000
 PAST_STREAMS = 200
 PAST_BATCH = 5_000
 PAST_ROUNDS = 15
+
+VERIFY_ROUNDS = 5
 
 IMPORT_ROUNDS = 15
 
@@ -197,6 +200,24 @@ def test_the_past_is_read_as_fast_as_the_present(results, long_history, named_by
         "target": "<= 1.5",
     }
     assert ratio <= 1.5
+
+
+def test_verifying_keeps_up(results, long_history):
+    kind, store = long_history
+    rates = []
+    for _ in range(VERIFY_ROUNDS):
+        start = time.perf_counter()
+        report = verify(store)
+        rates.append(PAST_EVENTS / (time.perf_counter() - start))
+        assert report.is_whole
+        assert report.pipelines[0].events == PAST_EVENTS
+    results[f"verify with one process, {kind}"] = {
+        "unit": "events per second",
+        "ours": round(statistics.median(rates)),
+        "target": ">= 100,000 on SQLite",
+        "rounds": rounded(rates, 0),
+    }
+    assert kind != "sqlite" or statistics.median(rates) >= 100_000
 
 
 @pytest.fixture

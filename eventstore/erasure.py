@@ -1,0 +1,315 @@
+"""Bodies removed for good, for legal reasons or by age; the events that had them stay.
+
+What is erased is a body, and with it what every event that points at it said: these are shown
+first. The `BodyErased` that says who did it and why is appended in the same transaction, so that
+the chain can be verified, and a body that is missing without one shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import exists, func, or_, select
+
+from eventstore.append import pipeline_id as find_id
+from eventstore.dialects import dialect_of
+from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
+from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
+from eventstore.identity import check_attribution
+from eventstore.rows import STORED, stored_events
+from eventstore.tables import bodies, events, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from eventstore.events import Pipeline
+    from eventstore.store import EventStore
+
+KIND = BodyErased.__name__
+
+STATES = ("StateSaved", "StateEmitted")
+"""The kinds whose bodies retention erases; catalogs are kept."""
+
+_VERSIONS_PER_EVENT = 10_000
+"""Bodies that one BodyErased names, so that no event gets too large."""
+
+_CHUNK = 500
+_ATTEMPTS = 100
+
+
+class Pointer(NamedTuple):
+    """An event, and the version of the one that keeps its body."""
+
+    version: int
+    kind: str
+    stream: StreamDescriptor | None
+    stored_at: int
+    body_version: int
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What was erased from a history, or would be: the bodies, and all events that point at them.
+
+    `version` is that of the BodyErased, the last one if there are several; None if nothing was
+    erased.
+    """
+
+    pipeline: Pipeline
+    bodies: tuple[int, ...]
+    events: tuple[Pointer, ...]
+    reason: str
+    version: int | None = None
+
+
+def erase(
+    store: EventStore,
+    pipeline: Pipeline,
+    *,
+    version: int | None = None,
+    stream: StreamDescriptor | None = None,
+    before: datetime | None = None,
+    reason: str,
+    actor: str | None = None,
+    dry_run: bool = False,
+) -> Erasure:
+    """Erase the body of one event, or those of a stream, of all before a moment, or of both.
+
+    An event of the same bytes with a body of its own keeps it; a GLOBAL or LEGACY state, which may
+    speak of many streams, is of none. The tables lose the rows that held an erased body: the stream
+    has no state then. Raises UnknownVersion, StreamNotFound or InvalidEvent.
+    """
+    _check_reason(reason)
+    if (version is None) == (stream is None and before is None):
+        raise InvalidEvent(
+            "say what to erase: a version; or a stream, all before a moment, or a stream's before "
+            "a moment"
+        )
+
+    def chosen(db: Connection, pipeline_id: int) -> list[ColumnElement[bool]]:
+        where: list[ColumnElement[bool]] = []
+        if version is not None:
+            where.append(events.c.version == version)
+        if stream is not None:
+            where.append(events.c.stream_number == _number(db, pipeline, pipeline_id, stream))
+        if before is not None:
+            where.append(events.c.stored_at < to_microseconds(before))
+        return where
+
+    if version is not None and not 1 <= version <= store.head(pipeline).version:
+        raise store.unknown_version(pipeline, version)
+    return _erase(store, pipeline, chosen, reason, actor, dry_run=dry_run)
+
+
+def retention(
+    store: EventStore,
+    keep: timedelta,
+    *,
+    pipelines: Iterable[Pipeline] | None = None,
+    reason: str | None = None,
+    actor: str | None = None,
+    dry_run: bool = False,
+) -> list[Erasure]:
+    """Erase the states that are older than `keep`, of all pipelines or of these.
+
+    What stays: the newest confirmed state of every stream, every catalog, and each body that a
+    younger event points at.
+    """
+    if keep < timedelta(0):
+        raise InvalidEvent("what is to come cannot be erased: keep is negative")
+    cutoff = to_microseconds(datetime.now(timezone.utc) - keep)
+    why = reason or f"retention: older than {keep}"
+    _check_reason(why)
+
+    def chosen(_: Connection, pipeline_id: int) -> list[ColumnElement[bool]]:
+        other = events.alias("other")
+        newest = (
+            select(func.max(other.c.version))
+            .where(other.c.pipeline_id == pipeline_id, other.c.kind == "StateSaved")
+            .group_by(other.c.stream_number)
+        )
+        kept = events.alias("kept")
+        stays = or_(
+            kept.c.stored_at >= cutoff, kept.c.kind.not_in(STATES), kept.c.version.in_(newest)
+        )
+        still_needed = select(kept.c.body_version).where(
+            kept.c.pipeline_id == pipeline_id, kept.c.body_version.is_not(None), stays
+        )
+        return [
+            events.c.kind.in_(STATES),
+            events.c.stored_at < cutoff,
+            events.c.body_version.not_in(still_needed),
+        ]
+
+    among = store.pipelines() if pipelines is None else pipelines
+    erased = [_erase(store, each, chosen, why, actor, dry_run=dry_run) for each in among]
+    return [each for each in erased if each.bodies]
+
+
+def reapply(store: EventStore, *, dry_run: bool = False) -> list[Erasure]:
+    """Erase again what the history says was erased: a backup that was restored brings it back.
+
+    Appends nothing. What was erased after the backup was made is in no history any more.
+    """
+
+    def work(db: Connection) -> list[Erasure]:
+        with dialect_of(db).overwriting(db):
+            return [erasure for each in store.pipelines_within(db) for erasure in again(db, each)]
+
+    def again(db: Connection, pipeline: Pipeline) -> Iterator[Erasure]:
+        pipeline_id = find_id(db, pipeline) or 0
+        for said in erasures_within(db, pipeline_id):
+            named = named_by(said)
+            there = [
+                version for chunk in _chunks(named) for version in _there(db, pipeline_id, chunk)
+            ]
+            if there:
+                pointing = tuple(
+                    pointer
+                    for chunk in _chunks(there)
+                    for pointer in _pointers(db, pipeline_id, [events.c.body_version.in_(chunk)])
+                )
+                if not dry_run:
+                    store.apply_within(db, [said])
+                    _delete(db, pipeline_id, there)
+                yield Erasure(pipeline, tuple(there), pointing, said.reason or "", said.version)
+
+    return store.database.read(work) if dry_run else store.database.transact(work)
+
+
+def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEvent | None:
+    """The event that says that the body kept by this version was erased, if there is one."""
+    for said in store.log(among=[pipeline], kind=KIND):
+        if not said.erased and version in named_by(said):
+            return said
+    return None
+
+
+def erasures_within(db: Connection, pipeline_id: int) -> list[StoredEvent]:
+    """All BodyErased of a history, oldest first."""
+    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == KIND)
+    found = stored_events(db.execute(query.order_by(events.c.version)).all())
+    return [said for said in found if not said.erased]
+
+
+def _erase(
+    store: EventStore,
+    pipeline: Pipeline,
+    chosen: Any,
+    reason: str,
+    actor: str | None,
+    *,
+    dry_run: bool,
+) -> Erasure:
+    who, _, _ = check_attribution(actor or store.actor, reason, store.run)
+
+    def plan(db: Connection) -> Erasure:
+        pipeline_id = find_id(db, pipeline)
+        if pipeline_id is None:
+            return Erasure(pipeline, (), (), reason)
+        where = [events.c.pipeline_id == pipeline_id, events.c.kind != KIND]
+        wanted = select(events.c.body_version).where(*where, *chosen(db, pipeline_id))
+        kept = exists().where(
+            bodies.c.pipeline_id == pipeline_id, bodies.c.version == events.c.body_version
+        )
+        body_version = events.c.body_version.in_(wanted.where(events.c.body_version.is_not(None)))
+        pointing = tuple(_pointers(db, pipeline_id, [body_version, kept]))
+        found = sorted({pointer.body_version for pointer in pointing})
+        return Erasure(pipeline, tuple(found), pointing, reason)
+
+    def work(db: Connection) -> Erasure:
+        from eventstore.codec import erasure as draft  # noqa: PLC0415 - imports the models
+
+        # The head first: an event that points at a body is appended before that, or loses.
+        head = store.head_within(db, pipeline).version
+        planned = plan(db)
+        if not planned.bodies:
+            return planned
+        drafts = [draft(chunk) for chunk in _chunks(planned.bodies, _VERSIONS_PER_EVENT)]
+        with dialect_of(db).overwriting(db):
+            stored = store.append_drafts(
+                db, pipeline, drafts, expected=head, actor=who, reason=reason
+            )
+            _delete(db, find_id(db, pipeline) or 0, planned.bodies)
+        return replace(planned, version=stored[-1].version)
+
+    if dry_run:
+        return store.database.read(plan)
+    for _ in range(_ATTEMPTS):
+        try:
+            return store.database.transact(work)
+        except HistoryConflict as conflict:
+            lost = conflict
+    raise lost
+
+
+def named_by(said: StoredEvent) -> list[int]:
+    """Which bodies a BodyErased names."""
+    from eventstore.codec import erased_versions  # noqa: PLC0415 - imports the protocol models
+
+    return erased_versions(said.body)
+
+
+def _check_reason(reason: str) -> None:
+    if not isinstance(reason, str) or not reason.strip():
+        raise InvalidEvent("say why: an erasure needs a reason")
+
+
+def _number(db: Connection, pipeline: Pipeline, pipeline_id: int, stream: StreamDescriptor) -> int:
+    query = select(streams.c.number).where(
+        streams.c.pipeline_id == pipeline_id,
+        streams.c.name == stream.name,
+        streams.c.namespace.is_not_distinct_from(stream.namespace),
+    )
+    number = db.scalar(query)
+    if number is None:
+        raise StreamNotFound(f"{pipeline} has never had a stream {stream}")
+    return int(number)
+
+
+def _pointers(
+    db: Connection, pipeline_id: int, where: Sequence[ColumnElement[bool]]
+) -> Iterator[Pointer]:
+    query = (
+        select(
+            events.c.version,
+            events.c.kind,
+            streams.c.name,
+            streams.c.namespace,
+            events.c.stored_at,
+            events.c.body_version,
+        )
+        .join_from(
+            events,
+            streams,
+            (streams.c.pipeline_id == events.c.pipeline_id)
+            & (streams.c.number == events.c.stream_number),
+        )
+        .where(events.c.pipeline_id == pipeline_id, *where)
+        .order_by(events.c.version)
+    )
+    for version, kind, name, namespace, stored_at, body_version in db.execute(query):
+        stream = None if name is None else StreamDescriptor(name, namespace)
+        yield Pointer(version, kind, stream, stored_at, body_version)
+
+
+def _there(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[int]:
+    query = select(bodies.c.version).where(
+        bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(versions)
+    )
+    return sorted(db.scalars(query))
+
+
+def _delete(db: Connection, pipeline_id: int, versions: Sequence[int]) -> None:
+    for chunk in _chunks(versions):
+        mine = (bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(chunk))
+        db.execute(bodies.delete().where(*mine))
+
+
+def _chunks(versions: Sequence[int], size: int = _CHUNK) -> Iterator[Sequence[int]]:
+    for start in range(0, len(versions), size):
+        yield versions[start : start + size]

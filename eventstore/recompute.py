@@ -1,0 +1,384 @@
+"""A part of a history, computed anew from the columns of the tables, row by row.
+
+The rows are taken as the driver gives them, and never become events: a history of millions is
+read, and a page of it is all that is in memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from sqlalchemy import and_, bindparam, case, func, select, type_coerce
+from sqlalchemy.types import NullType
+
+from eventstore.chain import FORMAT, GENESIS, encoded
+from eventstore.erasure import KIND as ERASURE
+from eventstore.errors import StoreUnavailable
+from eventstore.statements import Statement
+from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select
+    from typing_extensions import Protocol
+
+    from eventstore.chain import Field
+    from eventstore.dialects import Dialect
+
+    T = TypeVar("T")
+
+    class Read(Protocol):
+        """Does work that only reads, on a connection of the moment."""
+
+        def __call__(self, work: Callable[[Connection], T]) -> T:
+            """Do the work."""
+
+
+PAGE = 4000
+"""Events read at a time."""
+
+_SMALL = 16 * 1024
+"""Bytes of a body that is read with its page; a larger one is read by itself."""
+
+_SALT = 16
+_OTHER_TYPE = "holds a value of another type than any event has"
+_REMEMBERED = 50_000
+_CHUNK = 500
+
+
+class Part(NamedTuple):
+    """Versions of one history, the first and the last included."""
+
+    pipeline_id: int
+    names: tuple[str | None, ...]
+    first: int
+    last: int
+
+
+class Problem(NamedTuple):
+    """The first version that is not as it was stored, and why."""
+
+    version: int
+    words: str
+
+
+class Outcome(NamedTuple):
+    """What was found in a part: the first problem, and the numbers of the streams it speaks of."""
+
+    problem: Problem | None
+    streams: frozenset[int]
+
+
+class _Broken(Exception):
+    def __init__(self, version: int, words: str) -> None:
+        super().__init__(words)
+        self.problem = Problem(version, words)
+
+
+def _page(dialect: Dialect) -> Select[Any]:
+    """Events with the bodies that they themselves keep."""
+    size = getattr(func, dialect.BYTES_IN)(bodies.c.data)
+    e = events.c
+    return (
+        select(
+            *(e.version, e.stored_at, e.append_id, e.kind, e.format, e.stream_number, e.origin),
+            *(e.of_version, e.actor, e.reason, e.run, e.body_version, e.commitment, e.hash),
+            bodies.c.salt,
+            bodies.c.codec,
+            case((size <= _SMALL, bodies.c.data)),
+        )
+        .outerjoin_from(
+            events,
+            bodies,
+            and_(bodies.c.pipeline_id == e.pipeline_id, bodies.c.version == e.version),
+        )
+        .where(e.pipeline_id == bindparam("pipeline_id"))
+        .where(e.version >= bindparam("low"), e.version <= bindparam("high"))
+        .order_by(e.version)
+    )
+
+
+_read_page = Statement(_page)
+
+
+def recompute(read: Read, part: Part, progress: Callable[[int], None]) -> Outcome:
+    """Follow the chain through a part; its first hash is taken from the row before it."""
+    check = _Check(read, part)
+    try:
+        check.begin()
+        for low in range(part.first, part.last + 1, PAGE):
+            high = min(low + PAGE - 1, part.last)
+            check.page(low, high)
+            progress(high - low + 1)
+    except _Broken as broken:
+        return Outcome(broken.problem, frozenset(check.used))
+    return Outcome(None, frozenset(check.used))
+
+
+def erased_versions(db: Connection, pipeline_id: int) -> dict[int, int]:
+    """Which bodies were erased from a history, and the version that says so."""
+    from eventstore.codec import erased_versions as named_in  # noqa: PLC0415 - imports the models
+
+    query = (
+        select(events.c.version, _raw(bodies.c.data))
+        .join_from(
+            events,
+            bodies,
+            and_(
+                bodies.c.pipeline_id == events.c.pipeline_id, bodies.c.version == events.c.version
+            ),
+        )
+        .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
+    )
+    erased: dict[int, int] = {}
+    for version, data in db.execute(query):
+        # One that was altered is found in its turn.
+        with suppress(ValueError, KeyError, TypeError):
+            erased |= dict.fromkeys(named_in(_as_bytes(data)), version)
+    return erased
+
+
+def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column as the driver gives it: what was altered may be of a type it cannot be turned to."""
+    return type_coerce(column, NullType())
+
+
+def _as_bytes(value: Any) -> Any:
+    return bytes(value) if type(value) is memoryview else value  # psycopg2's bytes
+
+
+class _Encoded(dict[Any, bytes]):
+    """Texts as they are hashed; the same few stand in most rows."""
+
+    def __missing__(self, text: Field) -> bytes:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[text] = made = encoded(text)
+        return made
+
+
+class _Check:
+    """What has to be known from row to row."""
+
+    def __init__(self, read: Read, part: Part) -> None:
+        self._read = read
+        self._part = part
+        self._names = b"".join(map(encoded, part.names))
+        self._texts = _Encoded()
+        self._kept: dict[int, bytes | None] = {}
+        """The commitments of bodies, by the versions that keep them."""
+        self._previous, self._time = GENESIS, -1
+        self.used: set[int] = set()
+
+    def begin(self) -> None:
+        """Read the streams, the erasures, and the row before the part."""
+        part = self._part
+        self._streams = self._read(self._stream_names)
+        self._erased = self._read(lambda db: erased_versions(db, part.pipeline_id))
+        if part.first > 1:
+            place = (events.c.pipeline_id == part.pipeline_id, events.c.version == part.first - 1)
+            query = select(_raw(events.c.hash), events.c.stored_at).where(*place)
+            row = self._read(lambda db: db.execute(query).first())
+            if row is None:
+                raise _Broken(part.first - 1, "is missing")
+            if type(row.stored_at) is not int or type(_as_bytes(row[0])) is not bytes:
+                raise _Broken(part.first - 1, _OTHER_TYPE)
+            self._previous, self._time = _as_bytes(row[0]), row.stored_at
+
+    def _stream_names(self, db: Connection) -> dict[int, bytes]:
+        query = select(streams.c.number, streams.c.namespace, streams.c.name).where(
+            streams.c.pipeline_id == self._part.pipeline_id
+        )
+        return {
+            number: encoded(namespace) + encoded(name)
+            for number, namespace, name in db.execute(query)
+        }
+
+    def page(self, low: int, high: int) -> None:
+        """Check all versions from one to another."""
+        try:
+            rows = self._read(lambda db: self._rows(db, low, high))
+        except StoreUnavailable:
+            if low == high:
+                self._give_up_on(low)
+            # Something in one of them that the driver cannot read.
+            for version in range(low, high + 1):
+                self.page(version, version)
+            return
+        self._remember({row[11] for row in rows}, low)
+        expected = self._rows_in_order(rows, low)
+        if expected <= high:
+            raise _Broken(expected, "is missing")
+
+    def _rows(self, db: Connection, low: int, high: int) -> Sequence[Sequence[Any]]:
+        place = {"pipeline_id": self._part.pipeline_id, "low": low, "high": high}
+        rows: Sequence[Sequence[Any]] = _read_page.run(db, place).cursor.fetchall()
+        if rows and type(rows[0][13]) is memoryview:
+            return [list(map(_as_bytes, row)) for row in rows]
+        return rows
+
+    def _give_up_on(self, version: int) -> None:
+        place = (events.c.pipeline_id == self._part.pipeline_id, events.c.version == version)
+        self._read(lambda db: db.execute(select(events.c.version).where(*place)).all())
+        raise _Broken(version, "holds what no event holds: the driver cannot read it")
+
+    def _remember(self, versions: Iterable[int | None], low: int) -> None:
+        """Read the commitments of bodies on earlier pages that are pointed at and not known."""
+        if len(self._kept) >= _REMEMBERED:
+            self._kept.clear()
+        unknown = [v for v in versions if type(v) is int and v < low and v not in self._kept]
+        for start in range(0, len(unknown), _CHUNK):
+            query = select(events.c.version, _raw(events.c.commitment)).where(
+                events.c.pipeline_id == self._part.pipeline_id,
+                events.c.version.in_(unknown[start : start + _CHUNK]),
+                events.c.body_version == events.c.version,
+                events.c.commitment.is_not(None),
+            )
+            found = self._read(lambda db, query=query: db.execute(query).all())  # type: ignore[misc]
+            self._kept.update((version, _as_bytes(commitment)) for version, commitment in found)
+
+    def _rows_in_order(self, rows: Sequence[Sequence[Any]], expected: int) -> int:  # noqa: C901
+        """Check rows; returns the version that should come next."""
+        # The loop that all of a history goes through: names are local, and nothing is called that
+        # need not be. Types are looked at, since SQLite keeps 3.5 in an integer column.
+        names, texts, stream_names = FORMAT, self._texts, self._streams
+        pipeline, used, kept_at = self._names, self.used, self._kept
+        previous, time, join = self._previous, self._time, b"".join
+        for (
+            version,
+            stored_at,
+            append_id,
+            kind,
+            form,
+            number,
+            origin,
+            of,
+            actor,
+            reason,
+            run,
+            body_version,
+            commitment,
+            its_hash,
+            salt,
+            codec,
+            data,
+        ) in rows:
+            if version != expected:
+                if version < expected:
+                    raise _Broken(version, "is there twice")
+                raise _Broken(expected, "is missing")
+            if not (
+                type(version) is int
+                and type(stored_at) is int
+                and type(form) is int
+                and type(append_id) is bytes
+                and (of is None or type(of) is int)
+                and (body_version is None or type(body_version) is int)
+                and (commitment is None or type(commitment) is bytes)
+            ):
+                raise _Broken(version, _OTHER_TYPE)
+            stream = stream_names.get(number)
+            if stream is None:
+                raise _Broken(version, f"speaks of stream number {number}, which is not there")
+            used.add(number)
+            previous = sha256(
+                join(
+                    (
+                        names,
+                        previous,
+                        pipeline,
+                        b"i%d;i%d;b%d:" % (version, stored_at, len(append_id)),
+                        append_id,
+                        texts[kind],
+                        b"i%d;" % form,
+                        stream,
+                        texts[origin],
+                        b"n" if of is None else b"i%d;" % of,
+                        texts[actor],
+                        texts[reason],
+                        texts[run],
+                        b"n" if body_version is None else b"i%d;" % body_version,
+                        b"n" if commitment is None else b"b%d:%b" % (len(commitment), commitment),
+                    )
+                )
+            ).digest()
+            if previous != its_hash:
+                raise _Broken(
+                    version, "has a hash that does not follow from its columns and the event before"
+                )
+            if stored_at <= time:
+                raise _Broken(version, "was stored no later than the event before")
+            time = stored_at
+            if body_version != version:
+                if salt is not None:
+                    raise _Broken(version, "has a body beside it that belongs to no event")
+                if body_version is not None and (
+                    commitment is None or kept_at.get(body_version) != commitment
+                ):
+                    raise _Broken(version, f"points at @{body_version}, which keeps another body")
+                expected += 1
+                continue
+            kept_at[version] = commitment
+            if (
+                data is None
+                or version in self._erased
+                or codec != "plain"
+                or type(salt) is not bytes
+                or type(data) is not bytes
+                or len(salt) != _SALT
+                or sha256(salt + data).digest() != commitment
+            ):
+                self._check_body(version, kind, commitment, salt, codec)
+            expected += 1
+        self._previous, self._time = previous, time
+        return expected
+
+    def _check_body(
+        self, version: int, kind: str, commitment: bytes | None, salt: Any, codec: Any
+    ) -> None:
+        """What is wrong with a body, unless it is only large, or was erased as it should be."""
+        if version not in self._erased:
+            # It may have been erased since.
+            self._erased = self._read(lambda db: erased_versions(db, self._part.pipeline_id))
+        if kind != ERASURE and version in self._erased:
+            if salt is not None:
+                by = self._erased[version]
+                raise _Broken(
+                    version,
+                    f"has the body again that @{by} says was erased: "
+                    "after restoring a backup run `erase --reapply`",
+                )
+            return
+        if salt is None:
+            raise _Broken(version, "has lost its body, and no event says that it was erased")
+        data = self._read(lambda db: self._body(db, version))
+        are_bytes = type(salt) is bytes and type(data) is bytes and len(salt) == _SALT
+        if codec != "plain" or not are_bytes or sha256(salt + data).digest() != commitment:
+            raise _Broken(version, "has another body than it was stored with")
+
+    def _body(self, db: Connection, version: int) -> Any:
+        place = (bodies.c.pipeline_id == self._part.pipeline_id, bodies.c.version == version)
+        return _as_bytes(db.scalar(select(_raw(bodies.c.data)).where(*place)))
+
+
+def stream_problem(db: Connection, pipeline_id: int, used: frozenset[int]) -> str | None:
+    """What is wrong with the rows of streams, which events name by numbers."""
+    query = select(streams.c.number, streams.c.namespace, streams.c.name)
+    rows = db.execute(query.where(streams.c.pipeline_id == pipeline_id)).all()
+    numbers = {row.number for row in rows}
+    if len(numbers) < len(rows):
+        return "two rows of streams have one number"
+    for number, namespace, name in rows:
+        if (number == WHOLE_PIPELINE) != (name is None) or (name is None and namespace is not None):
+            return f"the row of stream number {number} was changed"
+        if number not in used and number != WHOLE_PIPELINE:
+            # A stream that was appended since has an event.
+            place = (events.c.pipeline_id == pipeline_id, events.c.stream_number == number)
+            if db.execute(select(events.c.version).where(*place).limit(1)).first() is None:
+                return f"a row of streams was added: no event speaks of number {number}"
+    if WHOLE_PIPELINE not in numbers:
+        return f"the row of stream number {WHOLE_PIPELINE} is missing"
+    return None

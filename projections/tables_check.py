@@ -1,0 +1,136 @@
+"""Whether the tables that runners read say what the log says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from eventstore.tables import pipelines as pipelines_table
+from projections import catalogs, states
+from projections.models import ALL_TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection, Table
+
+    from eventstore.events import Pipeline
+    from eventstore.store import EventStore
+
+_ATTEMPTS = 10
+"""How often rows are read again that a writer may have changed between two reads."""
+
+
+@dataclass(frozen=True)
+class TablesReport:
+    """Rows that are not what the log says, in words; `notices` are of rows that others wrote."""
+
+    problems: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def check_tables(store: EventStore, pipelines: Iterable[Pipeline] | None = None) -> TablesReport:
+    """Compare the rows of all pipelines, or of these, with the newest events of each stream.
+
+    Rows that unmodified PyAirbyte wrote, and those it deleted for them, are a notice: they are
+    taken in, or put back, when the store is next opened to write.
+    """
+    among = store.pipelines() if pipelines is None else list(pipelines)
+    foreign = store.database.read(_foreign)
+    problems: list[str] = []
+    notices = [
+        f"{table}: {count} row(s) written by unmodified PyAirbyte are not in the log yet"
+        for table, count in sorted(Counter(table for table, _ in foreign.elements()).items())
+    ]
+    for pipeline in among:
+        for table, row, words in _differences(store, pipeline):
+            what = f"{table.name}: the row of {row['stream_name']} of {pipeline} {words}"
+            if words == _MISSING and (table.name, _slot(row)) in foreign:
+                notices.append(f"{what}: unmodified PyAirbyte has written one in its place")
+            else:
+                problems.append(f"{what}, which is not what the log says")
+    if pipelines is None:
+        problems += store.database.read(_unowned)
+    return TablesReport(tuple(problems), tuple(notices))
+
+
+_MISSING = "is missing"
+
+
+def _differences(
+    store: EventStore, pipeline: Pipeline
+) -> list[tuple[Table, Mapping[str, Any], str]]:
+    found: list[tuple[Table, Mapping[str, Any], str]] = []
+    for _ in range(_ATTEMPTS):
+        head = store.head(pipeline)
+        found = store.database.read(lambda db: _compare(db, store, pipeline))
+        if not found or store.head(pipeline) == head:
+            break
+    return found
+
+
+def _compare(
+    db: Connection, store: EventStore, pipeline: Pipeline
+) -> list[tuple[Table, Mapping[str, Any], str]]:
+    expected = {
+        (table.name, row["row_key"]): (table, row)
+        for projection in (states, catalogs)
+        for table, row in projection.expected_rows(db, store, pipeline)
+    }
+    found: list[tuple[Table, Mapping[str, Any], str]] = []
+    for table in ALL_TABLES:
+        mine = select(table).where(table.c.pipeline_key == pipeline.key)
+        for row in map(dict, db.execute(mine).mappings()):
+            _, wanted = expected.pop((table.name, row["row_key"]), (table, None))
+            if wanted is None:
+                found.append((table, row, "is there"))
+                continue
+            differing = [name for name in row if _plain(row[name]) != _plain(wanted[name])]
+            if differing:
+                found.append((table, row, f"has another {', '.join(differing)}"))
+    return found + [(table, row, _MISSING) for table, row in expected.values()]
+
+
+def _plain(value: Any) -> Any:
+    """A time without a zone is UTC: SQLite keeps none."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value
+
+
+def _foreign(db: Connection) -> Counter[tuple[str, Any]]:
+    """Where the rows are that others wrote."""
+    return Counter(
+        (table.name, _slot(row))
+        for table in ALL_TABLES
+        for row in map(
+            dict, db.execute(select(table).where(table.c.pipeline_key.is_(None))).mappings()
+        )
+    )
+
+
+def _slot(row: Mapping[str, Any]) -> Any:
+    """What PyAirbyte takes for the key of a row."""
+    if "table_name" in row:
+        return row["table_name"]
+    return row["destination_name"], row["stream_name"]
+
+
+def _unowned(db: Connection) -> list[str]:
+    """Rows under the key of a pipeline that is not in the log."""
+    known = select(pipelines_table.c.key)
+    return [
+        f"{table.name}: {count} row(s) belong to no pipeline of the log"
+        for table in ALL_TABLES
+        if (
+            count := db.scalar(
+                select(func.count())
+                .select_from(table)
+                .where(table.c.pipeline_key.is_not(None), table.c.pipeline_key.not_in(known))
+            )
+        )
+    ]

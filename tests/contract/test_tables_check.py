@@ -1,0 +1,79 @@
+"""The tables that runners read, compared with the log."""
+
+import pytest
+
+from eventstore import Pipeline, StateSaved
+from eventstore.erasure import erase
+from projections import (
+    CachedStream,
+    CacheStreamStateModel,
+    DestinationStreamStateModel,
+    rebuild,
+    register_catalog,
+)
+from projections.tables_check import check_tables
+from tests.messages import catalog, configured_stream, global_state, saved
+
+SHOP = Pipeline("source-shop")
+LAKE = Pipeline("source-shop", "destination-lake")
+BANK = Pipeline("source-bank")
+
+CACHE, DESTINATION, STREAMS = (
+    model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)
+)
+
+
+@pytest.fixture
+def shop(store):
+    for pipeline in (SHOP, LAKE):
+        register_catalog(store, pipeline, catalog(configured_stream("users")))
+        store.append(pipeline, saved("users", {"cursor": 1}), saved("users", {"cursor": 2}, "a"))
+    store.append(BANK, saved("orders", {}), StateSaved(global_state({"lsn": 1})))
+    erase(store, SHOP, version=4, reason="asked to")
+    return store
+
+
+def test_untouched_tables_say_what_the_log_says(shop):
+    report = check_tables(shop)
+    assert (report.problems, report.notices) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        CACHE.update().where(CACHE.c.source_name == "source-bank").values(state_json="{}"),
+        CACHE.update().where(CACHE.c.source_name == "source-bank").values(version=9),
+        CACHE.update().where(CACHE.c.source_name == "source-bank").values(source_name="x"),
+        CACHE.update().where(CACHE.c.source_name == "source-bank").values(pipeline_key="x"),
+        CACHE.update().where(CACHE.c.source_name == "source-bank").values(last_updated=None),
+        CACHE.delete().where(CACHE.c.source_name == "source-bank"),
+        DESTINATION.delete(),
+        DESTINATION.update().values(stream_namespace="b"),
+        STREAMS.update().values(configured_stream="{}"),
+        STREAMS.update().values(catalog_metadata="{}"),
+        STREAMS.delete(),
+    ],
+)
+def test_a_changed_row_is_found_and_rebuilding_repairs_it(shop, engine, statement):
+    with engine.begin() as db:
+        db.execute(statement)
+    assert check_tables(shop).problems
+    rebuild(shop)
+    if "pipeline_key" not in str(statement):
+        assert check_tables(shop).problems == ()
+
+
+def test_rows_of_unmodified_pyairbyte_are_a_notice(shop, engine):
+    """It deletes by the name of the table, and inserts its own columns."""
+    theirs = {
+        "source_name": "source-shop",
+        "stream_name": "users",
+        "table_name": "users",
+        "state_json": "{}",
+    }
+    with engine.begin() as db:
+        db.execute(CACHE.delete().where(CACHE.c.table_name == "users"))
+        db.execute(CACHE.insert(), theirs)
+    report = check_tables(shop)
+    assert report.problems == ()
+    assert any("PyAirbyte" in notice for notice in report.notices)
