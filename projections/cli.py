@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import reading, writing
+from projections.commands import exchanging, reading, writing
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -86,9 +86,11 @@ for command in (
     on_pipeline(reading.catalog),
     on_pipeline(reading.diff),
     writing.rebuild,
+    on_store(exchanging.export),
+    exchanging.import_,
     demo,
 ):
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _fail(problem: str, code: int) -> NoReturn:
