@@ -26,7 +26,7 @@ def export(
     store: EventStore,
     names: Names,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A new file; by default stdout.")
+        Path | None, typer.Argument(metavar="FILE", help="A new file; by default stdout.")
     ] = None,
 ) -> None:
     """Write whole histories as JSON lines, for `import` into another database."""

@@ -19,10 +19,12 @@ OPTIONS = {
     | {"--stream", "--namespace", "--since", "--until", "--kind", "--actor", "--run"}
     | {"-n", "--json"},
     "show": DATABASE | ONE_PIPELINE | {"@VERSION", "--json"},
-    "state": DATABASE | ONE_PIPELINE | {"--at", "--table", "--json"},
+    "state": DATABASE | ONE_PIPELINE | {"--at", "--form", "--table", "--json"},
     "catalog": DATABASE | ONE_PIPELINE | {"--at", "--table"},
     "diff": DATABASE | ONE_PIPELINE | {"A", "B", "--json"},
     "rebuild": DATABASE,
+    "export": DATABASE | ONE_PIPELINE | {"FILE"},
+    "import": DATABASE | {"FILE"},
     "demo": set(),
 }
 

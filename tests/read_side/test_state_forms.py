@@ -17,9 +17,13 @@ from projections import connect, json_text, latest_state
 from projections.exchange import FORMS, read_state, write_state
 from tests.messages import envelope, global_state, inner_state, legacy_state, stream_state
 
-_numbers = st.from_regex(
-    r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", fullmatch=True
-)
+
+def _object(pairs):
+    return "{" + ", ".join(f"{json.dumps(key)} : {value}" for key, value in pairs.items()) + "}"
+
+
+_DIGITS = r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?"
+_numbers = st.from_regex(_DIGITS, fullmatch=True)
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 _values = st.recursive(
     st.sampled_from(["null", "true", "{}", "[]"]) | _numbers | _texts.map(json.dumps),
@@ -31,10 +35,6 @@ _values = st.recursive(
 )
 _blobs = st.dictionaries(_texts, _values, max_size=3).map(_object)
 _names = st.tuples(_texts, st.none() | _texts)
-
-
-def _object(pairs):
-    return "{" + ", ".join(f"{json.dumps(key)} : {value}" for key, value in pairs.items()) + "}"
 
 
 def _inner(names, blob):
