@@ -76,7 +76,8 @@ _PAGE = 2000
 _LATEST = 253_402_300_800_000_000
 """The end of the year 9999 in microseconds."""
 
-_HEX_OF_A_UUID = 32
+_SHORT = 16
+"""Bytes in an append id or a salt."""
 
 _DIGEST = 32
 """Bytes in a hash or a commitment."""
@@ -255,8 +256,11 @@ class _Check:
                 self._digest.update(line)
         except orjson.JSONDecodeError as error:
             raise InvalidHistory(f"line {self._number} is not JSON: {error}") from error
-        except (Invalid, ValueError, TypeError) as error:
+        except Invalid as error:
             raise InvalidHistory(f"line {self._number}: {error}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            problem = f"line {self._number}: a value that no event has there: {error}"
+            raise InvalidHistory(problem) from error
         self._write()
         self._check_end(end)
         return list(self._histories.values())
@@ -284,7 +288,7 @@ class _Check:
         history = self._history(values[: _PLACES["version"]])
         self._check_values(line, history)
         stream = self._stream(line["stream"], line["namespace"], history)
-        values[_PLACES["append_id"]] = bytes.fromhex(line["append_id"])
+        values[_PLACES["append_id"]] = _short_bytes(line["append_id"])
         values[_PLACES["commitment"]] = its_commitment = _check_commitment(line, history)
         its_hash = event_hash(history.hash, values[: _PLACES["hash"]])
         if its_hash.hex() != line["hash"]:
@@ -335,9 +339,9 @@ class _Check:
             )
         if type(stored_at) is not int or not history.stored_at < stored_at < _LATEST:
             raise InvalidHistory(f"time runs backwards, or is none: {stored_at!r}")
-        if len(line["append_id"]) != _HEX_OF_A_UUID:
-            raise InvalidHistory("the append id is no UUID")
         codec.check_version(line["of"])
+        if (line["of"] or 0) >> 63:
+            raise InvalidHistory(f"no history has a version {line['of']}")
         said = line["actor"], line["reason"], line["run"]
         if said != self._said:
             check_attribution(*said)
@@ -354,7 +358,7 @@ class _Check:
             raise InvalidHistory("a body stands at an event that does not keep it")
         if line["salt"] is None and line["body"] is None:  # erased
             return
-        salt, body = bytes.fromhex(line["salt"]), line["body"].encode()
+        salt, body = _short_bytes(line["salt"]), line["body"].encode()
         if commitment(salt, body) != committed:
             raise InvalidHistory("the body was changed: it is not the one that was committed to")
         codec.check_body(line["kind"], stream, body)
@@ -377,6 +381,13 @@ def _check_header(line: dict[str, Any]) -> None:
             f"the export has the format {line.get('format')}, and this release reads {FORMAT}: "
             "upgrade airbyte-eventstore"
         )
+
+
+def _short_bytes(text: str) -> bytes:
+    found = bytes.fromhex(text)
+    if len(found) != _SHORT:
+        raise InvalidHistory(f"an append id and a salt have {_SHORT} bytes, not {len(found)}")
+    return found
 
 
 def _check_what(kind: object, of_format: object, origin: object) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import proving, reading, restoring, writing
+from projections.commands import exchanging, proving, reading, restoring, writing
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -91,6 +91,8 @@ for command in (
     on_pipeline(restoring.copy, writes=True),
     on_pipeline(restoring.move, writes=True),
     writing.rebuild,
+    on_store(exchanging.export),
+    exchanging.import_,
     proving.verify,
     proving.checkpoint,
     proving.keygen,

@@ -80,6 +80,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(params=DATABASES)
+def other_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a second one: a test that asks for both runs for each pair of kinds."""
+    (tmp_path / "other").mkdir()
+    with _fresh(request, tmp_path / "other") as url:
+        yield url
+
+
 @pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
     """An engine of the user's own on the database."""

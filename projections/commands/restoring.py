@@ -73,7 +73,7 @@ def clear(
 def set_state(
     store: EventStore,
     pipeline: Pipeline,
-    file: Annotated[Path, typer.Argument(help="A state in any form, - for stdin.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A state in any form, - for stdin.")],
     reason: Reason = "",
     actor: Actor = None,
     expect: Expect = None,

@@ -24,6 +24,7 @@ COMMANDS = [
     ["catalog"],
     ["catalog", "--at", "@3"],
     ["diff", "@1", "now"],
+    ["export"],
 ]
 
 every_command = pytest.mark.parametrize("command", [*COMMANDS, ["rebuild"]], ids=" ".join)

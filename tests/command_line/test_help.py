@@ -11,28 +11,39 @@ from tests.command_line.shell import run
 ONE_PIPELINE = {"--source", "--destination", "--table-prefix", "--connection"}
 DATABASE = {"--db", "EVENTSTORE_DB", "--schema"}
 
+CHANGE = {"--reason", "--actor", "--expect", "--dry-run", "--yes", "--json"}
+OTHER = {"--to-source", "--to-destination", "--to-table-prefix", "--to-connection"}
 OPTIONS = {
-    "record": DATABASE | ONE_PIPELINE | {"--catalog", "--actor", "--run", "--reason", "--emitted"},
+    "record": DATABASE
+    | ONE_PIPELINE
+    | {"--catalog", "--actor", "--run", "--reason", "--emitted", "--exclusive"},
     "pipelines": DATABASE | {"--json"},
     "log": DATABASE
     | ONE_PIPELINE
     | {"--stream", "--namespace", "--since", "--until", "--kind", "--actor", "--run"}
     | {"-n", "--json"},
     "show": DATABASE | ONE_PIPELINE | {"@VERSION", "--json"},
-    "state": DATABASE | ONE_PIPELINE | {"--at", "--table", "--json"},
+    "state": DATABASE | ONE_PIPELINE | {"--at", "--form", "--table", "--json"},
     "catalog": DATABASE | ONE_PIPELINE | {"--at", "--table"},
     "diff": DATABASE | ONE_PIPELINE | {"A", "B", "--json"},
+    "rewind": DATABASE | ONE_PIPELINE | CHANGE | {"WHEN", "--stream", "--namespace"},
+    "clear": DATABASE | ONE_PIPELINE | CHANGE | {"--stream", "--namespace"},
+    "set": DATABASE | ONE_PIPELINE | CHANGE | {"FILE"},
+    "copy": DATABASE | ONE_PIPELINE | CHANGE | OTHER | {"--at"},
+    "move": DATABASE | ONE_PIPELINE | CHANGE | OTHER,
     "rebuild": DATABASE,
     "verify": DATABASE | ONE_PIPELINE | {"--checkpoint", "--key", "--processes", "--json"},
     "checkpoint": DATABASE | {"FILE", "--key", "--previous", "--public"},
     "keygen": {"FILE"},
     "erase": DATABASE
     | ONE_PIPELINE
-    | {"[@VERSION]", "--stream", "--namespace", "--before", "--reapply", "--reason", "--actor"}
+    | {"@VERSION", "--stream", "--namespace", "--before", "--reapply", "--reason", "--actor"}
     | {"--dry-run", "--yes", "--json"},
     "retention": DATABASE
     | ONE_PIPELINE
     | {"--keep", "--reason", "--actor", "--dry-run", "--yes", "--json"},
+    "export": DATABASE | ONE_PIPELINE | {"FILE"},
+    "import": DATABASE | {"FILE"},
     "demo": set(),
 }
 
@@ -54,7 +65,7 @@ def test_help_lists_every_command(eventstore):
 def test_help_of_a_command_names_every_option(command, eventstore):
     done = eventstore(command, "--help")
     assert (done.code, done.err) == (0, "")
-    words = done.out.replace("]", " ").replace(";", " ").split()
+    words = done.out.replace("[", " ").replace("]", " ").replace(";", " ").split()
     assert OPTIONS[command] <= set(words)
 
 
