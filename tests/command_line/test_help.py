@@ -28,7 +28,7 @@ OPTIONS = {
     "keygen": {"FILE"},
     "erase": DATABASE
     | ONE_PIPELINE
-    | {"[@VERSION]", "--stream", "--namespace", "--before", "--reapply", "--reason", "--actor"}
+    | {"@VERSION", "--stream", "--namespace", "--before", "--reapply", "--reason", "--actor"}
     | {"--dry-run", "--yes", "--json"},
     "retention": DATABASE
     | ONE_PIPELINE
