@@ -183,7 +183,7 @@ def keygen(
 def erase(
     db: Db,
     version: Annotated[
-        str | None, typer.Argument(metavar="[@VERSION]", help="The event whose body goes.")
+        str | None, typer.Argument(metavar="@VERSION", help="The event whose body goes.")
     ] = None,
     schema: Schema = None,
     source: Source = None,

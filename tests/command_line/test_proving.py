@@ -57,6 +57,12 @@ def test_an_altered_log_is_exit_1_and_says_where(database, eventstore):
     assert (found["whole"], found["last_good"], found["first_bad"]) == (False, 1, 2)
 
 
+def test_several_processes_are_used_where_they_can_be(database):
+    done = shell.run("verify", "--db", database, "--processes", 2)
+    assert (done.code, done.err) == (0, "")
+    assert done.lines[0].startswith("whole\t@3")
+
+
 def test_altered_tables_are_exit_1(database, eventstore):
     table = CacheStreamStateModel.__table__
     with connect(database) as store, store.database.engine.begin() as db:

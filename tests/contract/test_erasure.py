@@ -1,5 +1,6 @@
 """Erasing: bodies go for good, the events that had them stay, and everybody is told."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import count
 
@@ -23,6 +24,7 @@ from eventstore import (
 from eventstore.dialects import dialect_of
 from eventstore.erasure import erase, erasure_of, reapply, retention
 from eventstore.events import to_microseconds
+from eventstore.integrity import verify
 from eventstore.tables import bodies
 from projections import (
     CachedStream,
@@ -381,3 +383,21 @@ def _rows(store, pipeline):
 def _kept(store):
     with store.database.engine.connect() as db:
         return list(db.scalars(select(bodies.c.version).order_by(bodies.c.version)))
+
+
+def test_no_writer_points_at_a_body_that_is_being_erased(store, database):
+    """An event that lost its body had it when it was erased: none came after, pointing at it."""
+    with connect(database) as other, ThreadPoolExecutor(1) as pool:
+        store.append(SHOP, saved("users", {"cursor": 1}))
+        writing = pool.submit(
+            lambda: [other.append(SHOP, saved("users", {"cursor": 1})) for _ in range(40)]
+        )
+        while not writing.done():
+            erase(store, SHOP, version=store.head(SHOP).version, reason="asked to")
+        writing.result()
+    gone = [stored for stored in store.history(SHOP) if stored.erased]
+    assert gone
+    for stored in gone:
+        assert erasure_of(store, SHOP, stored.body_version).version > stored.version
+    assert verify(store).is_whole
+    _check_agreement(store)

@@ -27,7 +27,11 @@ from eventstore import (
     StoredEvent,
     StreamDefined,
     StreamDescriptor,
+    checkpoints,
 )
+from eventstore.checkpoints import Checkpoint
+from eventstore.erasure import Erasure, erase, reapply, retention
+from eventstore.integrity import Report, verify
 from projections import (
     CacheStreamStateModel,
     CatalogView,
@@ -46,6 +50,7 @@ from projections import (
     state_as_of,
 )
 from projections.projection import Projection
+from projections.tables_check import TablesReport, check_tables
 
 
 def append(store: EventStore, message: AirbyteStateMessage) -> list[StoredEvent]:
@@ -72,6 +77,31 @@ def append(store: EventStore, message: AirbyteStateMessage) -> list[StoredEvent]
         expected=saved.version,
         id="01912e33-8b43-7c5c-9f1e-000000000000",
     )
+
+
+def prove(store: EventStore, private: Path, public: Path) -> bool:
+    checkpoints.keygen(private)
+    signed: str = checkpoints.make(store, private.read_bytes())
+    checkpoint: Checkpoint = checkpoints.read(signed, public.read_bytes())
+    report: Report = verify(
+        store,
+        [Pipeline("source-shop")],
+        checkpoints=[checkpoint],
+        processes=2,
+        progress=lambda done, of: print(done, of),
+    )
+    bad: list[int | None] = [found.first_bad for found in report.pipelines]
+    tables: TablesReport = check_tables(store)
+    return report.is_whole and not bad and not tables.problems
+
+
+def remove(store: EventStore, shop: Pipeline) -> list[Erasure]:
+    users = StreamDescriptor("users")
+    before = datetime.now(timezone.utc)
+    one: Erasure = erase(store, shop, version=1, reason="asked to", actor="ann", dry_run=True)
+    some = erase(store, shop, stream=users, before=before, reason="asked to")
+    old = retention(store, timedelta(days=90), pipelines=[shop], dry_run=True)
+    return [one, some, *old, *reapply(store, dry_run=True)]
 
 
 def columns(saved: StoredEvent) -> tuple[object, ...]:
