@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 from eventstore import EventStore, Pipeline, StateEmitted
 from eventstore.integrity import verify
 from projections import SqlStateBackend, connect, state_as_of
+from projections.exchange import export_histories, import_histories
 from tests.messages import saved, stream_state
 from tests.read_side.sql_config import SqlConfig
 from tests.servers import Postgres
@@ -41,6 +42,8 @@ PAST_ROUNDS = 15
 VERIFY_ROUNDS = 5
 
 IMPORT_ROUNDS = 15
+
+MOVED_EVENTS = 1_000_000
 
 READ_STATES = 1_000
 READ_ROUNDS = 3
@@ -312,3 +315,30 @@ def seconds_to_import(package):
 
 def rounded(values, digits):
     return [round(value, digits) for value in values]
+
+
+def test_a_long_history_moves_fast_from_one_sqlite_file_to_another(results, tmp_path):
+    with connect(tmp_path / "from.db") as store:
+        for first in range(0, MOVED_EVENTS, PAST_BATCH):
+            numbers = range(first, first + PAST_BATCH)
+            events = (stream_state(f"s{n % PAST_STREAMS}", {"cursor": n}) for n in numbers)
+            store.append(SHOP, *map(StateEmitted, events))
+        start = time.perf_counter()
+        with (tmp_path / "export.jsonl").open("wb") as file:
+            file.writelines(export_histories(store))
+        exported = MOVED_EVENTS / (time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with connect(tmp_path / "to.db") as store, (tmp_path / "export.jsonl").open("rb") as file:
+        store.pipelines()
+        start = time.perf_counter()
+        assert import_histories(store, file).written == {SHOP: MOVED_EVENTS}
+        imported = MOVED_EVENTS / (time.perf_counter() - start)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+    results[f"a history of {MOVED_EVENTS} events, sqlite"] = {
+        "unit": "events per second",
+        "exported": round(exported),
+        "imported": round(imported),
+        "memory the import took, MiB": round(grown / 1024, 1),
+        "target": ">= 50000 each way",
+    }
+    assert exported >= 50_000

@@ -87,8 +87,8 @@ def values(bodies):
     for message in found:
         for key in ("sourceStats", "id"):
             message.pop(key, None)
-        message.setdefault("type", "LEGACY")
-    return json_text.compact(found)
+    typed = [{"type": message.pop("type", "LEGACY"), **message} for message in found]
+    return json_text.compact(typed)
 
 
 @pytest.mark.parametrize("form", FORMS)
