@@ -20,7 +20,7 @@ from eventstore.events import (
     names_key,
     to_datetime,
 )
-from projections.models import STREAMS_TABLE, replace_row
+from projections.models import STREAMS_TABLE, compare_rows, replace_row
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
 if TYPE_CHECKING:
@@ -43,20 +43,7 @@ def apply(db: Connection, stored: StoredEvent) -> None:
     """Bring the streams table to where the event leaves it."""
     if stored.kind != "StreamDefined" or stored.stream is None:
         return
-    pipeline, stream = stored.pipeline, stored.stream
-    schema = orjson.loads(stored.body)["stream"]["json_schema"]
-    row = {
-        "stream_name": stream.name,
-        "source_name": pipeline.source,
-        "table_name": _table_name(pipeline, stream),
-        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
-        "row_key": _row_key(stored),
-        "pipeline_key": pipeline.key,
-        "stream_namespace": stream.namespace,
-        "configured_stream": stored.body.decode(),
-        "version": stored.version,
-    }
-    replace_row(db, STREAMS_TABLE, row, changing=_CHANGING)
+    replace_row(db, STREAMS_TABLE, _row(stored), changing=_CHANGING)
 
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
@@ -65,6 +52,12 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     there = set(db.scalars(select(STREAMS_TABLE.c.row_key).where(of_pipeline)))
     defined = store.newest_within(db, pipeline, ["StreamDefined"])
     return [stored for stored in defined if _row_key(stored) not in there]
+
+
+def differing_rows(db: Connection, store: EventStore, pipeline: Pipeline) -> list[str]:
+    """Say which rows are not what the history adds up to."""
+    defined = store.newest_within(db, pipeline, ["StreamDefined"])
+    return compare_rows(db, STREAMS_TABLE, pipeline, list(map(_row, defined)))
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
@@ -165,6 +158,23 @@ def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
     fields = {"name": stream.stream.name, "namespace": stream.stream.namespace}
     fields |= {field: getattr(stream, field) for field in codec.VOLATILE}
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _row(defined: StoredEvent) -> dict[str, Any]:
+    pipeline, stream = defined.pipeline, defined.stream
+    assert stream is not None
+    schema = orjson.loads(defined.body)["stream"]["json_schema"]
+    return {
+        "stream_name": stream.name,
+        "source_name": pipeline.source,
+        "table_name": _table_name(pipeline, stream),
+        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
+        "row_key": _row_key(defined),
+        "pipeline_key": pipeline.key,
+        "stream_namespace": stream.namespace,
+        "configured_stream": defined.body.decode(),
+        "version": defined.version,
+    }
 
 
 def _row_key(defined: StoredEvent) -> str:

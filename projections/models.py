@@ -8,11 +8,24 @@ length. A row whose
 from __future__ import annotations
 
 import uuid
-from datetime import datetime  # noqa: TC003 - read by the mapper at run time
+from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, DateTime, Index, MetaData, String, Table, Text, bindparam, text
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from eventstore.dialects import dialect_of
@@ -20,9 +33,11 @@ from eventstore.events import NAME_LIMIT
 from eventstore.statements import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
+
+    from eventstore.events import Pipeline
 
 STREAMS_TABLE_NAME = "_airbyte_streams"
 CACHE_STATE_TABLE_NAME = "_airbyte_state"
@@ -132,6 +147,52 @@ def replace_row(
     if not there:
         db.execute(table.insert(), values)
     return there
+
+
+def compare_rows(
+    db: Connection, table: Table, pipeline: Pipeline, wanted: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Say which rows of a pipeline are not the ones that are wanted."""
+    mine = table.select().where(table.c.pipeline_key == pipeline.key)
+    there = [row._mapping for row in db.execute(mine)]
+    missing = {row["row_key"]: row for row in wanted}
+    said = []
+    for row in there:
+        right = missing.pop(row["row_key"], None)
+        name = f"{table.name}: the row of {row['stream_name']}"
+        if right is None:
+            said.append(f"{name} is in no history")
+        elif wrong := [key for key in right if _aware(row[key]) != _aware(right[key])]:
+            said.append(f"{name} differs from @{right['version']} in {', '.join(wrong)}")
+    said += [
+        f"{table.name}: the row of {row['stream_name']} is missing, see @{row['version']}"
+        for row in missing.values()
+    ]
+    return said
+
+
+def of_others(table: Table) -> ColumnElement[bool]:
+    """The condition for rows that unmodified PyAirbyte wrote and no history has yet."""
+    return and_(table.c.pipeline_key.is_(None), table.c.version.is_(None))
+
+
+def rows_of_others(db: Connection) -> list[str]:
+    """Say in which tables there are rows that no history has yet."""
+    counts = {
+        table.name: db.scalar(select(func.count()).select_from(table).where(of_others(table)))
+        for table in ALL_TABLES
+    }
+    return [
+        f"{name}: {count} written by PyAirbyte without a history; eventstore rebuild takes it in"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _aware(value: Any) -> Any:
+    """SQLite keeps times without their offset."""
+    naive = isinstance(value, datetime) and value.tzinfo is None
+    return value.replace(tzinfo=timezone.utc) if naive else value
 
 
 @cache

@@ -64,3 +64,17 @@ def refill(db: Connection, store: EventStore) -> int:
             for stored in store.newest_within(db, pipeline, projection.KINDS):
                 projection.apply(db, stored)
     return len(pipelines)
+
+
+def differing_rows(store: EventStore, pipeline: Pipeline) -> list[str]:
+    """Say which rows of a pipeline's tables are not what its history adds up to."""
+    while True:
+        head = store.head(pipeline)
+        found = store.database.read(
+            lambda db: [
+                *states.differing_rows(db, store, pipeline),
+                *catalogs.differing_rows(db, store, pipeline),
+            ]
+        )
+        if not found or store.head(pipeline) == head:  # else somebody appended between two reads
+            return found

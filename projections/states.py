@@ -16,6 +16,7 @@ from projections.models import (
     STATE_TABLES,
     CacheStreamStateModel,
     DestinationStreamStateModel,
+    compare_rows,
     replace_row,
     table_of,
 )
@@ -105,6 +106,13 @@ def with_row(
     there = _row_keys(db, pipeline)
     current = _current(db, store, pipeline)
     return {key: each for key, each in current.items() if _row_key(pipeline, key) in there}
+
+
+def differing_rows(db: Connection, store: EventStore, pipeline: Pipeline) -> list[str]:
+    """Say which rows are not what the history adds up to."""
+    current = _current(db, store, pipeline).values()
+    wanted = [_row(stored, _row_key(pipeline, stored.stream)) for stored in current]
+    return compare_rows(db, _table(pipeline), pipeline, wanted)
 
 
 def _current(

@@ -68,6 +68,9 @@ class Dialect(Protocol):
     def refuse_changes(self, db: Connection, schema: str | None) -> None:
         """Make the database refuse UPDATE and DELETE on the log."""
 
+    def missing_guards(self, db: Connection, schema: str | None) -> list[str]:
+        """What `refuse_changes` had made and is no longer there, or switched off."""
+
     def column_names(self, db: Connection, table: str, schema: str | None) -> set[str]:
         """The columns of a table, none if it does not exist."""
 

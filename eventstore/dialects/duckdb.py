@@ -98,6 +98,11 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
     """Nothing to do: see REFUSES_CHANGES."""
 
 
+def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - it has none
+    """None are missing: see REFUSES_CHANGES."""
+    return []
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist."""
     query = text(  # information_schema would take twice as long

@@ -93,6 +93,22 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
         db.execute(text(guard.format(schema=_qualifier(schema))))
 
 
+def missing_guards(db: Connection, schema: str | None) -> list[str]:
+    """The triggers that are gone, switched off, or no longer refuse anything."""
+    query = text(
+        "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "WHERE relname = '_eventstore_events' AND tgenabled = 'A' "
+        "AND proname = '_eventstore_refuse' AND prosrc LIKE '%RAISE EXCEPTION%' "
+        "AND relnamespace = "
+        "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(:schema, current_schema()))"
+    )
+    there = set(db.execute(query, {"schema": schema}).scalars())
+    return [
+        name for name in ("_eventstore_no_change", "_eventstore_no_truncate") if name not in there
+    ]
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist; also of one that may not be read."""
     query = text(

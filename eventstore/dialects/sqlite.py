@@ -101,6 +101,13 @@ def refuse_changes(db: Connection, schema: str | None) -> None:  # noqa: ARG001 
         db.exec_driver_sql(guard)
 
 
+def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - as above
+    """The triggers that are gone or say something else."""
+    query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
+    there = set(db.execute(query).scalars())
+    return [guard.split()[2] for guard in _GUARDS if guard not in there]
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:  # noqa: ARG001
     """The columns of a table, none if it does not exist."""
     query = text("SELECT name FROM pragma_table_info(:table)")
