@@ -3,7 +3,7 @@
 from projections.blame import Blame, blame
 from projections.catalog_diff import CatalogChange, diff_catalogs
 from projections.changes import EventChange, Note, changes, explained, went_backwards
-from projections.differences import Change, diff
+from projections.differences import Change, diff, json_patch, stat
 from projections.doctor import Finding, doctor
 from projections.wording import blob, moved, summary
 
@@ -21,7 +21,9 @@ __all__ = [
     "diff_catalogs",
     "doctor",
     "explained",
+    "json_patch",
     "moved",
+    "stat",
     "summary",
     "went_backwards",
 ]

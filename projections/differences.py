@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from projections.json_text import compact
+from projections.json_text import compact, parse
 from projections.parts import Cut, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from eventstore.events import StreamDescriptor
     from projections.parts import Part
     from projections.views import StateView
 
 Kind = Literal["added", "removed", "changed"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Item(NamedTuple):
@@ -49,6 +51,26 @@ def diff(before: StateView, after: StateView) -> list[Change]:
     items of a list by their `partition` where they all have one.
     """
     return list(differences(*parts_of_both(before, after)))
+
+
+def stat(changes: Iterable[Change]) -> dict[StreamDescriptor | None, Counter[Kind]]:
+    """How many differences of each kind there are, by stream."""
+    counts: dict[StreamDescriptor | None, Counter[Kind]] = {}
+    for change in changes:
+        counts.setdefault(change.stream, Counter())[change.change] += 1
+    return counts
+
+
+def json_patch(before: StateView, after: StateView) -> list[dict[str, Any]]:
+    """What makes of one state the other, as they stand in a `--state` file: RFC 6902.
+
+    Numbers are `json_text.Number`: write it with `json_text.compact`.
+    """
+    from jsonpatch import JsonPatch  # noqa: PLC0415 - few need it
+
+    then, now = (parse(view.state_file()) for view in (before, after))
+    patch: list[dict[str, Any]] = JsonPatch.from_diff(then, now, dumps=compact).patch
+    return patch
 
 
 def parts_of_both(
