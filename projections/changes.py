@@ -43,10 +43,11 @@ _NO_CURSORS = ("lookback_window",)
 
 
 class Note(NamedTuple):
-    """Something that looks wrong."""
+    """Something that looks wrong, and the moves it tells of."""
 
     what: str
     detail: str
+    moves: Sequence[Change] = ()
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,21 @@ class EventChange:
     def words(self) -> str:
         """All of it in one line; what looks wrong comes first, since terminals cut the rest."""
         said = [f"! {note.detail}" for note in self.notes]
-        said.append(self._moves_in_words())
+        told = [move for note in self.notes for move in note.moves]
+        if not told or len(told) < len(self.moves):
+            said.append(self._moves_in_words([move for move in self.moves if move not in told]))
         if self.records:
             counts = ", ".join(f"{count} {name}" for name, count in self.records.items())
             said.append(f"({counts})")
         return " ".join(said)
 
-    def _moves_in_words(self) -> str:
+    def _moves_in_words(self, moves: Sequence[Change]) -> str:
         if self.before is None or self.stored.kind in {"StateCleared", "CatalogRegistered"}:
             return summary(self.stored)
         if self.stored.kind == "StreamDefined":
             said = [each.words for each in self.redefined]
         else:
-            said = moves_in_words(self.moves, name_streams=self.stored.stream is None)
+            said = moves_in_words(moves, name_streams=self.stored.stream is None)
         return ", ".join(shortened(said)) or "unchanged"
 
 
@@ -185,12 +188,19 @@ def _type_change(then: Cut | None, now: Cut) -> list[Note]:
 
 
 def _notes(moves: Iterable[Change]) -> Iterator[Note]:
-    for move in moves:
+    back: dict[Any, list[Change]] = {}
+    for place, move in enumerate(moves):
         if move.change == "removed" and not move.path and move.stream is not None:
-            yield Note("stream vanished", f"{move.stream} vanished")
+            yield Note("stream vanished", f"{move.stream} vanished", [move])
         elif move.change == "changed" and went_backwards(move):
-            moved = f"{plain(move.before)} -> {plain(move.after)}"
-            yield Note("cursor went backwards", f"{move.path} went backwards: {moved}")
+            group = (move.stream, move.item.list) if move.item else place
+            back.setdefault(group, []).append(move)
+    for lower in back.values():
+        first = lower[0]
+        detail = f"{first.path} went backwards: {plain(first.before)} -> {plain(first.after)}"
+        if first.item and len(lower) > 1:
+            detail += f" (and {len(lower) - 1} more in {first.item.list})"
+        yield Note("cursor went backwards", detail, lower)
 
 
 def went_backwards(change: Change) -> bool:

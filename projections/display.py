@@ -21,10 +21,10 @@ _GAP = "  "
 _LEAST_WIDTH = 8
 """Of a column; where there is less room, it is left out."""
 
-_LEAST_MAIN_WIDTH = 24
+_LEAST_MAIN_WIDTH = 20
 """Of the column that a table is about: others are left out to make room for it."""
 
-_WEIGHT = 3
+_WEIGHT = 2
 """How many times as wide as another column that may be."""
 
 
@@ -170,11 +170,16 @@ def _widths(wanted: Sequence[int], whole: int, main: int | None) -> list[int]:
         whole -= 1
     room -= sum(wanted[:whole]) + len(_GAP) * (whole - 1)
     columns = {place: width for place, width in enumerate(wanted) if place >= whole}
-    least = {
-        place: min(width, _LEAST_MAIN_WIDTH if place == main else _LEAST_WIDTH) + len(_GAP)
-        for place, width in columns.items()
-    }
-    while columns and sum(least[place] for place in columns) > room:
+
+    def least(of_main: int) -> int:
+        return sum(
+            min(width, of_main if place == main else _LEAST_WIDTH) + len(_GAP)
+            for place, width in columns.items()
+        )
+
+    while main is not None and max(columns) > main and least(_LEAST_MAIN_WIDTH) > room:
+        columns.popitem()
+    while columns and least(_LEAST_WIDTH) > room:
         columns.popitem()
     room -= len(_GAP) * len(columns)
     while columns and sum(columns.values()) > room:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,8 @@ from projections.options import At, Json, Names, instant, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from typing_extensions import Self
 
     from projections.views import CatalogView, StateView
 
@@ -192,7 +195,9 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     ahead, a guard of the log that is missing, a row that is not as the log says.
     """
     pipelines = None if names == Names() else names.some(store)
-    table = Table(["version", "what looks wrong", "pipeline"], whole=1, main="what looks wrong")
+    several = not sys.stdout.isatty() or len(pipelines or store.pipelines()) > 1
+    headings = ["version", "what looks wrong", *(["pipeline"] if several else [])]
+    table = Table(headings, whole=1, main="what looks wrong")
     findings = list(audit.doctor(store, pipelines))
     if json:
         for each in findings:
@@ -205,7 +210,11 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
                 }
             )
     elif not table.print(
-        [f"@{each.version}" if each.version else "", each.detail, str(each.pipeline or "")]
+        [
+            f"@{each.version}" if each.version else "",
+            each.detail,
+            *([str(each.pipeline or "")] if several else []),
+        ]
         for each in findings
     ):
         print("nothing looks wrong", file=sys.stderr)
@@ -236,20 +245,21 @@ def _following(
     shared = dialect_of(engine).MANY_PROCESSES
     seen = store.heads()
     yield _up_to(seen, _read(store, filters, words=words, last=last))
-    while True:
-        if not shared:
-            engine.dispose()  # whoever wants to write needs the file for himself
-        _wait()
-        try:
-            heads = store.heads()
-            new = _read(store, filters, words=words, after=seen) if heads != seen else iter(())
-            page = list(_up_to(heads, new))
-        except StoreUnavailable:
-            if shared:
-                raise
-            continue  # somebody is writing
-        yield page
-        seen = heads
+    with _Pause() as pause:
+        while True:
+            if not shared:
+                engine.dispose()  # whoever wants to write needs the file for himself
+            pause.wait()
+            try:
+                heads = store.heads()
+                new = _read(store, filters, words=words, after=seen) if heads != seen else iter(())
+                page = list(_up_to(heads, new))
+            except StoreUnavailable:
+                if shared:
+                    raise
+                continue  # somebody is writing
+            yield page
+            seen = heads
 
 
 def _up_to(
@@ -258,12 +268,36 @@ def _up_to(
     return (each for each in page if each.stored.version <= heads.get(each.stored.pipeline, 0))
 
 
-def _wait() -> None:
-    """Wait for a moment, or until nobody reads the output any more."""
-    reader = select.poll()
-    reader.register(sys.stdout.fileno(), 0)
-    if reader.poll(_POLL_MS):
-        raise BrokenPipeError
+class _Pause:
+    """The time between two looks; Ctrl-C ends that, and never what a driver is doing."""
+
+    def __init__(self) -> None:
+        self._waiting = self._stopped = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def wait(self) -> None:
+        """Wait a second, or until nobody reads the output any more."""
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        self._waiting = True
+        try:
+            if self._stopped:
+                raise KeyboardInterrupt
+            if output.poll(_POLL_MS):
+                raise BrokenPipeError
+        finally:
+            self._waiting = False
+
+    def _stop(self, *_: object) -> None:
+        if self._waiting or self._stopped:
+            raise KeyboardInterrupt
+        self._stopped = True
 
 
 def _row(each: audit.EventChange, *, several: bool) -> list[str]:
@@ -329,7 +363,8 @@ def _print_stat(before: StateView, after: StateView, *, json: bool) -> None:
     counts = audit.stat(audit.diff(before, after))
     if json:
         for stream, count in counts.items():
-            print_json({**stream_as_json(stream), **{kind: count[kind] for kind in DIFFERENCES}})
+            numbers = {str(kind): count[kind] for kind in DIFFERENCES}
+            print_json({**stream_as_json(stream), **numbers})
         return
     print_rows(
         [*DIFFERENCES, "stream"],

@@ -24,6 +24,9 @@ COMMANDS = [
     ["catalog"],
     ["catalog", "--at", "@3"],
     ["diff", "@1", "now"],
+    ["diff", "@1", "now", "--catalog"],
+    ["blame"],
+    ["doctor"],
 ]
 
 every_command = pytest.mark.parametrize("command", [*COMMANDS, ["rebuild"]], ids=" ".join)

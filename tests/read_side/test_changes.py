@@ -10,7 +10,8 @@ from sqlalchemy import event as sqlalchemy_event
 
 from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StreamDescriptor
 from projections import audit, register_catalog, state_as_of
-from projections.json_text import Number
+from projections.json_text import Number, parse
+from projections.wording import plain
 from tests.messages import (
     catalog,
     configured_stream,
@@ -37,6 +38,10 @@ def told(store, *blobs):
 def notes(store, *events):
     store.append(SHOP, *events)
     return [note.what for each in audit.changes(store, SHOP) for note in each.notes]
+
+
+def parsed(value):
+    return parse(json.dumps(value))
 
 
 def partitions(**cursors):
@@ -168,7 +173,7 @@ def test_a_cursor_that_went_backwards_is_noted_and_forwards_it_is_not(before, af
     store.append(SHOP, *steps)
     _, back, forth = audit.changes(store, SHOP)
     assert [note.what for note in back.notes] == ["cursor went backwards"]
-    assert back.words.startswith("! at went backwards: ")
+    assert back.words == f"! at went backwards: {plain(parsed(before))} -> {plain(parsed(after))}"
     assert forth.notes == []
 
 
@@ -194,6 +199,15 @@ def test_the_cursor_of_one_partition_is_not_compared_with_another_s(store):
     assert notes(store, saved("orders", before), saved("orders", after)) == []
 
 
+def test_partitions_that_went_backwards_are_told_together(store):
+    before, after = partitions(a=2, b=2, c=2), partitions(a=1, b=1, c=3)
+    path = 'states[partition={"id":"a"}].cursor'
+    assert told(store, before, after) == (
+        f"! {path} went backwards: 2 -> 1 (and 1 more in states) "
+        'states[partition={"id":"c"}].cursor 2 -> 3'
+    )
+
+
 def test_a_state_that_was_put_back_on_purpose_is_not_noted(store):
     back = StateSaved(stream_state("orders", {"a": 1}), origin="restored", of=1)
     assert notes(store, saved("orders", {"a": 1}), saved("orders", {"a": 2}), back) == []
@@ -203,7 +217,7 @@ def test_a_stream_that_vanished_from_a_global_state_is_noted(store):
     orders, users = inner_state("orders", {"a": 1}), inner_state("users", {})
     states = [global_state(None, orders, users), global_state(None, orders)]
     said = words(store, *map(StateSaved, states))
-    assert said[1] == "! users vanished -stream users"
+    assert said[1] == "! users vanished"
 
 
 WHOLE = StateSaved(global_state({"lsn": 1}, inner_state("orders", {"a": 1})))
