@@ -10,10 +10,11 @@ from projections.parts import cut
 from projections.views import STATE_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
+    from projections.parts import Part
 
 
 _HEAD = BeforeHead(0)
@@ -77,29 +78,42 @@ def _explain(standing: StoredEvent, older: Iterable[StoredEvent]) -> list[Blame]
     newer, parts = standing, cut(standing.body)
     values = {stream: dict(leaves("", part.blob)) for stream, part in parts.parts.items()}
     unknown = {stream: set(found) for stream, found in values.items()}
-    set_by: dict[tuple[StreamDescriptor | None, str], StoredEvent] = {}
+    set_by: dict[StreamDescriptor | None, dict[str, StoredEvent]] = {each: {} for each in values}
     for stored in older:
         then = parts if stored.body == newer.body else cut(stored.body, parts)
         if then.type != parts.type:
             break
-        for stream, paths in unknown.items():
-            part = then.parts.get(stream)
-            if part is None or part.text != parts.parts[stream].text:
-                there = dict(leaves("", part.blob)) if part else {}
-                value = values[stream]
-                found = [
-                    path
-                    for path in paths
-                    if path not in there or not same(value[path], there[path])
-                ]
-                set_by.update(((stream, path), newer) for path in found)
-                paths.difference_update(found)
-        unknown = {stream: paths for stream, paths in unknown.items() if paths}
+        for stream in _differing(parts.parts, then.parts):
+            paths = unknown.get(stream, set())
+            there = dict(leaves("", then.parts[stream].blob)) if stream in then.parts else {}
+            for path in list(paths):
+                if path not in there or not same(values[stream][path], there[path]):
+                    set_by[stream][path] = newer
+                    paths.remove(path)
+            if not paths:
+                unknown.pop(stream, None)
         newer, parts = stored, then
         if not unknown:
             break
     return [
-        Blame(stream, path, value, set_by.get((stream, path), newer))
+        Blame(stream, path, value, set_by[stream].get(path, newer))
         for stream, found in values.items()
         for path, value in found.items()
+    ]
+
+
+def _differing(
+    parts: Mapping[StreamDescriptor | None, Part], older: Mapping[StreamDescriptor | None, Part]
+) -> list[StreamDescriptor | None]:
+    """The streams whose part was another before, or not there."""
+    pairs = list(zip(parts.items(), older.items(), strict=False))
+    if len(parts) == len(older) and all(now[0] == then[0] for now, then in pairs):
+        # As good as always; a thousand streams are not looked up then.
+        return [
+            now[0] for now, then in pairs if now[1] is not then[1] and now[1].text != then[1].text
+        ]
+    return [
+        stream
+        for stream, part in parts.items()
+        if stream not in older or older[stream].text != part.text
     ]

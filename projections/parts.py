@@ -84,7 +84,7 @@ def _inner_parts(
 def _stream_parts(reader: _Reader, like: Cut | None) -> Iterator[tuple[StreamDescriptor, Part]]:
     """The streams' parts; those of `like` are recognised in their order, and taken as they are."""
     known = [(stream, part) for stream, part in like.parts.items() if stream] if like else []
-    places = {stream: place for place, (stream, _) in enumerate(known)}
+    places: dict[StreamDescriptor, int] = {}
     place = 0
     for _ in reader.items():
         if place < len(known) and reader.passes(known[place][1].text):
@@ -93,8 +93,12 @@ def _stream_parts(reader: _Reader, like: Cut | None) -> Iterator[tuple[StreamDes
         else:
             value, text = reader.value()
             stream = _descriptor(value)
-            place = places.get(stream, place - 1) + 1
             yield stream, Part(text, of_stream=True)
+            if place < len(known) and known[place][0] == stream:
+                place += 1
+            else:
+                places = places or {each: here for here, (each, _) in enumerate(known)}
+                place = places.get(stream, place - 1) + 1
 
 
 def _descriptor(stream: dict[str, Any]) -> StreamDescriptor:

@@ -40,7 +40,7 @@ PAST_ROUNDS = 15
 IMPORT_ROUNDS = 15
 
 GLOBAL_STREAMS = 1_000
-GLOBAL_VERSIONS = 20
+GLOBAL_VERSIONS = 5
 GLOBAL_ROUNDS = 15
 
 READ_STATES = 1_000
@@ -301,7 +301,7 @@ def large_global_state(number):
             f"table_{place:04}",
             {
                 "cursor": {"updated_at": "2026-11-20T09:00:00Z", "id": place},
-                "moved_by": number if place == number else 0,
+                "moved": place <= number,
                 "version": 2,
                 "snapshot": "x" * 860,
             },

@@ -35,6 +35,7 @@ from projections import (
     SqlStateBackend,
     StateProvider,
     StateView,
+    audit,
     catalog_as_of,
     connect,
     latest_catalog,
@@ -190,3 +191,16 @@ class Sizes:
 
 
 projection: Projection = Sizes()
+
+
+def explain(store: EventStore, shop: Pipeline) -> tuple[object, ...]:
+    words: list[str] = [each.words for each in audit.changes(store, shop, changed="id", last=3)]
+    before, after = state_as_of(store, shop, 1), state_as_of(store, shop, 2)
+    moves: list[audit.Change] = audit.diff(before, after)
+    catalogs: list[audit.CatalogChange] = audit.diff_catalogs(
+        catalog_as_of(store, shop, 1), catalog_as_of(store, shop, 2)
+    )
+    values: list[audit.Blame] = audit.blame(store, shop, 2)
+    findings: Iterator[audit.Finding] = audit.doctor(store, [shop])
+    patch: list[dict[str, Any]] = audit.json_patch(before, after)
+    return words, moves, catalogs, values[0].stored.run, [each.detail for each in findings], patch
