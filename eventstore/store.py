@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 PAGE = 1000
 """Events read at a time; no transaction is open between two pages."""
 
-_FIRST_PAGE = 4
+_FIRST_PAGE = 8
 _SMALL_PAGE = 1 << 20
 """Bytes of bodies below which the next page, read backwards, may be larger."""
 
