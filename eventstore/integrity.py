@@ -182,9 +182,8 @@ def _orphans(db: Connection) -> list[str]:
 
 
 def _notices(db: Connection) -> Iterator[str]:
-    there, made = dialect_of(db).guards(db, schema_name(db))
-    if there < made:
-        yield f"{there} of the {made} triggers that refuse changes to the log are in force"
+    for guard in dialect_of(db).missing_guards(db, schema_name(db)):
+        yield f"the trigger {guard} is gone or off: it should refuse changes to the log"
 
 
 def _parts(owners: Iterable[_Owner], size: int) -> list[Part]:

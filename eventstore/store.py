@@ -9,7 +9,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, literal, select, tuple_
 
 from eventstore.append import BEFORE_THE_FIRST, Append, Head, Memory, find_head, write
 from eventstore.append import pipeline_id as find_id
@@ -24,26 +24,31 @@ from eventstore.errors import (
 )
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
+from eventstore.predecessors import before
 from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
-from eventstore.tables import events, pipelines, streams
+from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
+    from sqlalchemy import ColumnElement, Connection, Engine, Row, ScalarSelect, Select
     from typing_extensions import Self
 
     from eventstore.codec import Draft
-    from eventstore.events import Event, StoredEvent
+    from eventstore.events import Event, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
 
 _log = logging.getLogger(__name__)
 
 PAGE = 1000
 """Events read at a time; no transaction is open between two pages."""
+
+_FIRST_PAGE = 8
+_SMALL_PAGE = 1 << 20
+"""Bytes of bodies below which the next page, read backwards, may be larger."""
 
 _BY_VERSION = (events.c.version,)
 _BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
@@ -319,6 +324,44 @@ class EventStore:
         if self._inline:
             self._inline(db, self.newest_within(db, pipeline, KINDS))
 
+    def before(
+        self, read: Sequence[StoredEvent], kinds: Sequence[str]
+    ) -> dict[tuple[Pipeline, int], StoredEvent]:
+        """For each event, by pipeline and version, the newest one of these kinds before it.
+
+        Of its stream or of the whole pipeline; for an event of the whole pipeline, of any stream.
+        Index seeks, however long the histories are.
+        """
+        return self.database.read(lambda db: before(db, read, kinds))
+
+    def backwards(
+        self,
+        pipeline: Pipeline,
+        kind: str,
+        stream: StreamDescriptor | None,
+        *,
+        up_to: int,
+        after: int = 0,
+    ) -> Iterator[StoredEvent]:
+        """Read the events of one kind and stream newest first, from `up_to` to after `after`."""
+        size = _FIRST_PAGE
+        where = [
+            belongs_to(pipeline),
+            events.c.kind == kind,
+            events.c.stream_number == _number_of(pipeline, stream),
+            events.c.version > after,
+        ]
+        query = STORED.where(*where).order_by(events.c.version.desc())
+        while True:
+            page = query.where(events.c.version <= up_to).limit(size)
+            rows = self.database.read(partial(_all, query=page))
+            yield from stored_events(rows)
+            if len(rows) < size:
+                return
+            up_to = rows[-1].version - 1
+            if sum(len(row.data or b"") for row in rows) < _SMALL_PAGE:
+                size = min(size * 4, PAGE)
+
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
         self._memories.clear()
@@ -406,6 +449,22 @@ class EventStore:
 
 def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
     return db.execute(query).all()
+
+
+def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:
+    """The number of a stream, so that databases find it first."""
+    if stream is None:
+        return select(literal(WHOLE_PIPELINE)).scalar_subquery()
+    its_id = select(pipelines.c.id).where(pipelines.c.key == pipeline.key).scalar_subquery()
+    return (
+        select(streams.c.number)
+        .where(
+            streams.c.pipeline_id == its_id,
+            streams.c.name == stream.name,
+            streams.c.namespace.is_not_distinct_from(stream.namespace),
+        )
+        .scalar_subquery()
+    )
 
 
 def _bisect(db: Connection, pipeline: Pipeline, wanted: int, high: int) -> int:

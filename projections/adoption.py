@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import exists, or_, select
 
 from eventstore import codec
 from eventstore.dialects import dialect_of
@@ -22,6 +22,7 @@ from projections.models import (
     STATE_TABLES,
     STREAMS_TABLE,
     create_table,
+    of_others,
 )
 from projections.projector import refill
 from projections.views import CATALOG_KINDS, CatalogView
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from airbyte_protocol.models import AirbyteStream, ConfiguredAirbyteStream
-    from sqlalchemy import ColumnElement, Connection, Table
+    from sqlalchemy import Connection, Table
 
     from eventstore.events import Origin, StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
@@ -59,7 +60,7 @@ def create_or_take_over(db: Connection, store: EventStore) -> None:
 
 def written_by_others(db: Connection) -> str | None:
     """Say so if there are rows in the tables that are in no history yet."""
-    rows = [exists(select(table.c.row_key).where(_foreign(table))) for table in ALL_TABLES]
+    rows = [exists(select(table.c.row_key).where(of_others(table))) for table in ALL_TABLES]
     if not db.scalar(select(or_(*rows))):
         return None
     return "PyAirbyte has written states or catalogs that are not in the log yet"
@@ -78,10 +79,6 @@ def take_in(db: Connection, store: EventStore) -> None:
         _log.info("took in %d rows that PyAirbyte had written without a history", taken)
     for pipeline in store.pipelines_within(db):
         _put_back(db, store, pipeline, intake.registered[pipeline])
-
-
-def _foreign(table: Table) -> ColumnElement[bool]:
-    return and_(table.c.pipeline_key.is_(None), table.c.version.is_(None))
 
 
 def _make_ours(db: Connection, table: Table) -> None:
@@ -112,7 +109,7 @@ class _Intake:
     def __post_init__(self) -> None:
         self._rows: dict[Table, list[dict[str, Any]]] = {}
         for table in ALL_TABLES:
-            found = self.db.execute(table.select().where(_foreign(table)))
+            found = self.db.execute(table.select().where(of_others(table)))
             self._rows[table] = [dict(row._mapping) for row in found]
         wrote_state = self._rows[STATE_TABLES[0]]
         self._source_of_table = {row["table_name"]: row["source_name"] for row in wrote_state}

@@ -53,11 +53,8 @@ def parse_moment(text: str) -> Moment:
             return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
             return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=timezone.utc)
-        if instant := _RFC_3339.fullmatch(text):
-            date, time, fraction, offset = instant.groups()
-            offset = "+00:00" if offset in "Zz" else offset
-            microseconds = (fraction or "0")[:6].ljust(6, "0")
-            return datetime.fromisoformat(f"{date}T{time}.{microseconds}{offset}")
+        if instant := parse_instant(text):
+            return instant
     except (ValueError, OverflowError) as error:
         raise InvalidMoment(f"{text!r} is on no calendar; {_KNOWN_FORMS}") from error
     hint = ""
@@ -66,6 +63,17 @@ def parse_moment(text: str) -> Moment:
     elif _RFC_3339.fullmatch(f"{text}Z"):
         hint = f" (it has no offset; in UTC it is {text.replace(' ', 'T')}Z)"
     raise InvalidMoment(f"{text!r} is no moment{hint}; {_KNOWN_FORMS}")
+
+
+def parse_instant(text: str) -> datetime | None:
+    """Read an RFC 3339 time, None if it has another form; raises ValueError off the calendar."""
+    instant = _RFC_3339.fullmatch(text)
+    if not instant:
+        return None
+    date, time, fraction, offset = instant.groups()
+    offset = "+00:00" if offset in "Zz" else offset
+    microseconds = (fraction or "0")[:6].ljust(6, "0")
+    return datetime.fromisoformat(f"{date}T{time}.{microseconds}{offset}")
 
 
 def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateView:

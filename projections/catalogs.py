@@ -48,7 +48,7 @@ def apply(db: Connection, stored: StoredEvent) -> None:
     if stored.erased:
         db.execute(STREAMS_TABLE.delete().where(STREAMS_TABLE.c.row_key == _row_key(stored)))
     else:
-        replace_row(db, STREAMS_TABLE, _row(stored, stored.stream), changing=_CHANGING)
+        replace_row(db, STREAMS_TABLE, _row(stored), changing=_CHANGING)
 
 
 def expected_rows(
@@ -56,24 +56,8 @@ def expected_rows(
 ) -> Iterator[tuple[Table, dict[str, Any]]]:
     """The rows that the log says are there, each with its table."""
     for stored in store.newest_within(db, pipeline, ["StreamDefined"]):
-        if stored.stream is not None and not stored.erased:
-            yield STREAMS_TABLE, _row(stored, stored.stream)
-
-
-def _row(stored: StoredEvent, stream: StreamDescriptor) -> dict[str, Any]:
-    pipeline = stored.pipeline
-    schema = orjson.loads(stored.body)["stream"]["json_schema"]
-    return {
-        "stream_name": stream.name,
-        "source_name": pipeline.source,
-        "table_name": _table_name(pipeline, stream),
-        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
-        "row_key": _row_key(stored),
-        "pipeline_key": pipeline.key,
-        "stream_namespace": stream.namespace,
-        "configured_stream": stored.body.decode(),
-        "version": stored.version,
-    }
+        if not stored.erased:
+            yield STREAMS_TABLE, _row(stored)
 
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
@@ -182,6 +166,23 @@ def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
     fields = {"name": stream.stream.name, "namespace": stream.stream.namespace}
     fields |= {field: getattr(stream, field) for field in codec.VOLATILE}
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _row(defined: StoredEvent) -> dict[str, Any]:
+    pipeline, stream = defined.pipeline, defined.stream
+    assert stream is not None
+    schema = orjson.loads(defined.body)["stream"]["json_schema"]
+    return {
+        "stream_name": stream.name,
+        "source_name": pipeline.source,
+        "table_name": _table_name(pipeline, stream),
+        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
+        "row_key": _row_key(defined),
+        "pipeline_key": pipeline.key,
+        "stream_namespace": stream.namespace,
+        "configured_stream": defined.body.decode(),
+        "version": defined.version,
+    }
 
 
 def _row_key(defined: StoredEvent) -> str:

@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from eventstore.errors import EventStoreError, Invalid
-from projections.commands import exchanging, proving, reading, restoring, writing
+from projections.commands import (
+    exchanging,
+    explaining,
+    proving,
+    reading,
+    restoring,
+    writing,
+)
 from projections.display import complain, prepare_output
 from projections.options import on_pipeline, on_store
 from projections.record import Stopped
@@ -80,11 +87,13 @@ def demo(
 for command in (
     writing.record,
     reading.pipelines,
-    on_store(reading.log),
+    on_store(explaining.log),
     on_pipeline(reading.show),
     on_pipeline(reading.state),
     on_pipeline(reading.catalog),
-    on_pipeline(reading.diff),
+    on_pipeline(explaining.diff),
+    on_pipeline(explaining.blame),
+    on_store(explaining.doctor),
     on_pipeline(restoring.rewind, writes=True),
     on_pipeline(restoring.clear, writes=True),
     on_pipeline(restoring.set_state, writes=True),

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
-from projections import audit, json_text
+from projections import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from eventstore.events import StoredEvent, StreamDescriptor
-    from projections.audit import Change
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 
 _GAP = "  "
 _LEAST_WIDTH = 8
 """Of a column; where there is less room, it is left out."""
+
+_LEAST_MAIN_WIDTH = 20
+"""Of the column that a table is about: others are left out to make room for it."""
+
+_WEIGHT = 2
+"""How many times as wide as another column that may be."""
 
 
 def prepare_output() -> None:
@@ -43,20 +48,48 @@ class _OneLine(logging.Formatter):
         return f"eventstore: {printable(record.getMessage())}"
 
 
-def print_rows(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, whole: int, empty: str
-) -> None:
-    """Print rows: a table on a terminal, else lines with tabs between their columns.
+class Table:
+    """Rows for people: as wide as the terminal, or in a pipe lines with tabs between the columns.
 
-    The first `whole` columns are not cut where they fit. `empty` is said on stderr when there are
-    no rows.
+    The first `whole` columns are not cut where they fit; `main` is cut after the others.
     """
-    clean = ([printable(cell) for cell in row] for row in rows)
-    if not sys.stdout.isatty():
-        printed = [print("\t".join(row)) for row in clean]
-    else:
-        printed = [print(line) for line in _table(headings, list(clean), whole)]
-    if not printed:
+
+    def __init__(self, headings: Sequence[str], *, whole: int, main: str | None = None) -> None:
+        """Print nothing yet."""
+        self._headings = headings
+        self._whole = whole
+        self._main = headings.index(main) if main else None
+        self._widths: list[int] = []
+
+    def print(self, rows: Iterable[Sequence[str]]) -> bool:
+        """Print rows, the headings before the first; returns whether there were any.
+
+        Columns keep their widths, unless what must not be cut grows.
+        """
+        clean = ([printable(cell) for cell in row] for row in rows)
+        if not sys.stdout.isatty():
+            return bool([print("\t".join(row)) for row in clean])
+        there = list(clean)
+        first = [] if self._widths else [list(self._headings)]
+        wanted = [max(map(cell_len, column)) for column in zip(self._headings, *there, strict=True)]
+        grown = any(map(int.__gt__, wanted[: self._whole], self._widths))
+        if there and (first or grown):
+            self._widths = _widths(wanted, self._whole, self._main)
+        for row in [*first, *there] if there else []:
+            print(_GAP.join(map(_cut, row, self._widths)).rstrip())
+        return bool(there)
+
+
+def print_rows(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: int,
+    empty: str,
+    main: str | None = None,
+) -> None:
+    """Print a table; `empty` is said on stderr when there are no rows."""
+    if not Table(headings, whole=whole, main=main).print(rows):
         print(empty, file=sys.stderr)
 
 
@@ -95,12 +128,8 @@ def rfc3339(moment: datetime) -> str:
 
 def event_as_json(stored: StoredEvent) -> dict[str, Any]:
     """An event with the names that scripts may rely on."""
-    pipeline = stored.pipeline
     return {
-        "source": pipeline.source,
-        "destination": pipeline.destination,
-        "table_prefix": pipeline.table_prefix,
-        "connection": pipeline.connection,
+        **pipeline_as_json(stored.pipeline),
         "version": stored.version,
         "id": str(stored.id),
         "kind": stored.kind,
@@ -116,6 +145,16 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
     }
 
 
+def pipeline_as_json(pipeline: Pipeline | None) -> dict[str, str | None]:
+    """A pipeline with the names that scripts may rely on; None is all of them."""
+    return {
+        "source": pipeline.source if pipeline else None,
+        "destination": pipeline.destination if pipeline else None,
+        "table_prefix": pipeline.table_prefix if pipeline else None,
+        "connection": pipeline.connection if pipeline else None,
+    }
+
+
 def stream_as_json(stream: StreamDescriptor | None) -> dict[str, str | None]:
     """A stream with the names that scripts may rely on; None is the whole pipeline."""
     return {
@@ -124,54 +163,29 @@ def stream_as_json(stream: StreamDescriptor | None) -> dict[str, str | None]:
     }
 
 
-def print_changes(changes: Iterable[Change], *, json: bool, empty: str) -> None:
-    """Print the differences between two states, as rows or as JSON lines."""
-    if json:
-        for change in changes:
-            print_json(
-                {
-                    "change": change.change,
-                    **stream_as_json(change.stream),
-                    "path": change.path,
-                    "before": change.before,
-                    "after": change.after,
-                }
-            )
-        return
-    print_rows(
-        ["change", "stream", "path", "from -> to"],
-        [
-            [change.change, str(change.stream or ""), change.path, audit.moved(change)]
-            for change in changes
-        ],
-        whole=1,
-        empty=empty,
-    )
-
-
-def _table(headings: Sequence[str], rows: list[list[str]], whole: int) -> list[str]:
-    """The lines of a table as wide as the terminal, none if there are no rows."""
-    if not rows:
-        return []
-    wanted = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+def _widths(wanted: Sequence[int], whole: int, main: int | None) -> list[int]:
+    """Widths of columns that fit on the terminal; the last are left out if need be."""
     room = shutil.get_terminal_size().columns
     while whole > 1 and sum(wanted[:whole]) + len(_GAP) * (whole - 1) > room:
         whole -= 1
-    widths = wanted[:whole]
-    room -= sum(widths) + len(_GAP) * (whole - 1)
-    widths += _share(wanted[whole:], room)
-    return [_GAP.join(map(_cut, row, widths)).rstrip() for row in [list(headings), *rows]]
+    room -= sum(wanted[:whole]) + len(_GAP) * (whole - 1)
+    columns = {place: width for place, width in enumerate(wanted) if place >= whole}
 
+    def least(of_main: int) -> int:
+        return sum(
+            min(width, of_main if place == main else _LEAST_WIDTH) + len(_GAP)
+            for place, width in columns.items()
+        )
 
-def _share(wanted: Sequence[int], room: int) -> list[int]:
-    """Widths for columns that may be cut, the widest first; the last are left out if need be."""
-    columns = list(wanted)
-    while columns and sum(min(width, _LEAST_WIDTH) + len(_GAP) for width in columns) > room:
-        columns.pop()
+    while main is not None and max(columns) > main and least(_LEAST_MAIN_WIDTH) > room:
+        columns.popitem()
+    while columns and least(_LEAST_WIDTH) > room:
+        columns.popitem()
     room -= len(_GAP) * len(columns)
-    while columns and sum(columns) > room:
-        columns[columns.index(max(columns))] -= 1
-    return columns
+    while columns and sum(columns.values()) > room:
+        widest = max(columns, key=lambda place: columns[place] // (_WEIGHT if place == main else 1))
+        columns[widest] -= 1
+    return [*wanted[:whole], *columns.values()]
 
 
 def _cut(cell: str, width: int) -> str:

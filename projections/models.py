@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     select,
     text,
@@ -36,7 +37,7 @@ from eventstore.tables import events
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from eventstore.events import StoredEvent
 
@@ -161,6 +162,11 @@ def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
     for key, kept in db.execute(holding).all():
         if kept in erased:
             db.execute(table.delete().where(table.c.row_key == key))
+
+
+def of_others(table: Table) -> ColumnElement[bool]:
+    """The condition for rows that unmodified PyAirbyte wrote and no history has yet."""
+    return and_(table.c.pipeline_key.is_(None), table.c.version.is_(None))
 
 
 @cache

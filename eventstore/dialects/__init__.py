@@ -72,8 +72,8 @@ class Dialect(Protocol):
     def refuse_changes(self, db: Connection, schema: str | None) -> None:
         """Make the database refuse UPDATE and DELETE on the log."""
 
-    def guards(self, db: Connection, schema: str | None) -> tuple[int, int]:
-        """How many of the guards that `refuse_changes` makes are in force, and of how many."""
+    def missing_guards(self, db: Connection, schema: str | None) -> list[str]:
+        """What `refuse_changes` had made and is no longer there, or switched off."""
 
     def overwriting(self, db: Connection) -> AbstractContextManager[object]:
         """Overwrite what is deleted meanwhile with zeros, where the database can."""

@@ -100,9 +100,9 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
     """Nothing to do: see REFUSES_CHANGES."""
 
 
-def guards(db: Connection, schema: str | None) -> tuple[int, int]:  # noqa: ARG001 - it has none
-    """None are in force, of none: see REFUSES_CHANGES."""
-    return 0, 0
+def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - it has none
+    """None are missing: see REFUSES_CHANGES."""
+    return []
 
 
 def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot

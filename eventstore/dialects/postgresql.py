@@ -94,16 +94,20 @@ def refuse_changes(db: Connection, schema: str | None) -> None:
         db.execute(text(guard.format(schema=_qualifier(schema))))
 
 
-def guards(db: Connection, schema: str | None) -> tuple[int, int]:
-    """How many triggers fire always, of the two that `refuse_changes` makes."""
+def missing_guards(db: Connection, schema: str | None) -> list[str]:
+    """The triggers that are gone, switched off, or no longer refuse anything."""
     query = text(
-        "SELECT count(*) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
-        "WHERE relname = '_eventstore_events' AND tgname LIKE '\\_eventstore\\_no\\_%' "
-        "AND tgenabled = 'A' AND relnamespace = "
+        "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "WHERE relname = '_eventstore_events' AND tgenabled = 'A' "
+        "AND proname = '_eventstore_refuse' AND prosrc LIKE '%RAISE EXCEPTION%' "
+        "AND relnamespace = "
         "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(:schema, current_schema()))"
     )
-    made = sum("CREATE TRIGGER" in guard for guard in _GUARDS)
-    return int(db.scalar(query, {"schema": schema}) or 0), made
+    there = set(db.execute(query, {"schema": schema}).scalars())
+    return [
+        name for name in ("_eventstore_no_change", "_eventstore_no_truncate") if name not in there
+    ]
 
 
 def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot

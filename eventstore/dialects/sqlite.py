@@ -103,11 +103,11 @@ def refuse_changes(db: Connection, schema: str | None) -> None:  # noqa: ARG001 
         db.exec_driver_sql(guard)
 
 
-def guards(db: Connection, schema: str | None) -> tuple[int, int]:  # noqa: ARG001 - as above
-    """How many of the triggers are there as they were made."""
+def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - as above
+    """The triggers that are gone or say something else."""
     query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
     there = set(db.execute(query).scalars())
-    return sum(guard in there for guard in _GUARDS), len(_GUARDS)
+    return [guard.split()[2] for guard in _GUARDS if guard not in there]
 
 
 @contextmanager

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from eventstore import codec
 from eventstore.errors import Invalid
-from eventstore.events import KINDS, Pipeline
+from eventstore.events import Pipeline
 from eventstore.store import EventStore
 from projections import audit, json_text
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
 from projections.display import (
     complain,
     event_as_json,
-    print_changes,
+    pipeline_as_json,
     print_json,
     print_json_text,
     print_rows,
@@ -25,7 +24,7 @@ from projections.display import (
     stream_as_json,
 )
 from projections.exchange import FORMS, write_state
-from projections.options import At, Db, Json, Names, Schema, instant, moment_of, opened
+from projections.options import At, Db, Json, Schema, moment_of, opened
 
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
@@ -38,10 +37,7 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
         for pipeline, head in rows:
             print_json(
                 {
-                    "source": pipeline.source,
-                    "destination": pipeline.destination,
-                    "table_prefix": pipeline.table_prefix,
-                    "connection": pipeline.connection,
+                    **pipeline_as_json(pipeline),
                     "version": head.version,
                     "stored_at": head.stored_at and rfc3339(head.stored_at),
                 }
@@ -56,60 +52,6 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
         whole=2,
         empty="no pipeline yet",
     )
-
-
-def log(
-    store: EventStore,
-    names: Names,
-    stream: Annotated[str | None, typer.Option(help="Events of this stream.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Events of this namespace.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="From then on.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to then.")] = None,
-    kind: Annotated[str | None, typer.Option(help="StateSaved, CatalogRegistered ...")] = None,
-    actor: Annotated[str | None, typer.Option(help="Appended by them.")] = None,
-    run: Annotated[str | None, typer.Option(help="Appended in this run.")] = None,
-    last: Annotated[int | None, typer.Option("-n", min=1, help="Only the newest.")] = None,
-    json: Json = False,
-) -> None:
-    """Print events, oldest first."""
-    if kind not in {None, *KINDS}:
-        raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
-    events = store.log(
-        among=None if names == Names() else names.some(store),
-        since=instant(since, "--since"),
-        until=instant(until, "--until"),
-        stream=stream,
-        namespace=namespace,
-        kind=kind,
-        actor=actor,
-        run=run,
-        last=last,
-    )
-    if json:
-        for stored in events:
-            print_json(event_as_json(stored))
-        return
-    # In a pipe the columns stay where they are when there is a second pipeline one day.
-    several = ["pipeline"] if not sys.stdout.isatty() or len(store.pipelines()) > 1 else []
-    headings = ["version", "stored at", "event", *several, "stream", "what"]
-    headings += ["actor", "run", "reason"]
-    rows = (
-        [
-            f"@{stored.version}",
-            rfc3339(stored.stored_at),
-            stored.kind
-            if stored.origin in {None, "source"}
-            else f"{stored.kind} ({stored.origin})",
-            *(str(stored.pipeline) for _ in several),
-            str(stored.stream or ""),
-            audit.summary(stored),
-            stored.actor,
-            stored.run,
-            stored.reason or "",
-        ]
-        for stored in events
-    )
-    print_rows(headings, rows, whole=3, empty="no event matches")
 
 
 def show(
@@ -197,16 +139,3 @@ def catalog(
         whole=0,
         empty="no stream is registered",
     )
-
-
-def diff(
-    store: EventStore,
-    pipeline: Pipeline,
-    a: Annotated[str, typer.Argument(metavar="A", help="A moment: 2h, @41, 2026-11-20 ...")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another moment.")],
-    json: Json = False,
-) -> None:
-    """Print what changed in the state from one moment to another."""
-    views = [state_as_of(store, pipeline, parse_moment(moment)) for moment in (a, b)]
-    nothing = f"nothing changed from @{views[0].version} to @{views[1].version}"
-    print_changes(audit.diff(*views), json=json, empty=nothing)

@@ -13,7 +13,8 @@ from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 from eventstore.store import EventStore
 from projections import rewind as rewinding
 from projections.as_of import locate, parse_moment
-from projections.display import complain, counted, event_as_json, print_changes, print_json
+from projections.commands.explaining import print_changes
+from projections.display import complain, counted, event_as_json, print_json
 from projections.exchange import read_state
 from projections.options import Json, Names, confirmed, moment_of, read_file
 from projections.rewind import Plan

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from eventstore import EventStore, Pipeline, StateEmitted
+from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
 from eventstore.integrity import verify
-from projections import SqlStateBackend, connect, state_as_of
+from projections import SqlStateBackend, audit, connect, state_as_of
 from projections.exchange import export_histories, import_histories
-from tests.messages import saved, stream_state
+from tests.messages import global_state, inner_state, saved, stream_state
 from tests.read_side.sql_config import SqlConfig
 from tests.servers import Postgres
 
@@ -44,6 +44,9 @@ VERIFY_ROUNDS = 5
 IMPORT_ROUNDS = 15
 
 MOVED_EVENTS = 1_000_000
+GLOBAL_STREAMS = 1_000
+GLOBAL_VERSIONS = 5
+GLOBAL_ROUNDS = 15
 
 READ_STATES = 1_000
 READ_ROUNDS = 3
@@ -285,6 +288,51 @@ def test_what_an_emitted_state_costs(results, fresh_url, kind):
         "unit": "microseconds per state",
         "ours": round(statistics.median(seconds) * 1e6, 1),
     }
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql"])
+def test_a_global_state_of_a_megabyte_is_explained_while_one_looks(results, fresh_url, kind):
+    with connect(fresh_url(kind)) as store:
+        for number in range(GLOBAL_VERSIONS):
+            store.append(SHOP, StateSaved(large_global_state(number)))
+        took = {"blame": [], "diff": []}
+        for _ in range(GLOBAL_ROUNDS):
+            start = time.perf_counter()
+            values = audit.blame(store, SHOP)
+            took["blame"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            before = state_as_of(store, SHOP, GLOBAL_VERSIONS // 2)
+            moves = audit.diff(before, state_as_of(store, SHOP, GLOBAL_VERSIONS))
+            took["diff"].append(time.perf_counter() - start)
+    assert len(moves) == 1 + GLOBAL_VERSIONS - GLOBAL_VERSIONS // 2
+    assert {each.stored.version for each in values} == set(range(1, GLOBAL_VERSIONS + 1))
+    for name, seconds in took.items():
+        median = statistics.median(seconds) * 1000
+        results[f"{name} of a GLOBAL state of 1 MB, {kind}"] = {
+            "unit": "milliseconds",
+            "ours": round(median, 1),
+            "target": "< 100",
+            "values": len(values),
+        }
+        assert median < 100
+
+
+def large_global_state(number):
+    """A state of 1,000 streams in 1 MB, of which each of the newest has moved one."""
+    streams = [
+        inner_state(
+            f"table_{place:04}",
+            {
+                "cursor": {"updated_at": "2026-11-20T09:00:00Z", "id": place},
+                "moved": place <= number,
+                "version": 2,
+                "snapshot": "x" * 860,
+            },
+            "public",
+        )
+        for place in range(GLOBAL_STREAMS)
+    ]
+    return global_state({"lsn": number}, *streams)
 
 
 def test_importing_eventstore_costs_little_more_than_importing_sqlalchemy(results):

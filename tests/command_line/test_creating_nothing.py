@@ -25,6 +25,9 @@ COMMANDS = [
     ["catalog", "--at", "@3"],
     ["diff", "@1", "now"],
     ["export"],
+    ["diff", "@1", "now", "--catalog"],
+    ["blame"],
+    ["doctor"],
 ]
 
 every_command = pytest.mark.parametrize("command", [*COMMANDS, ["rebuild"]], ids=" ".join)

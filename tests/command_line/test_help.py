@@ -21,11 +21,16 @@ OPTIONS = {
     "log": DATABASE
     | ONE_PIPELINE
     | {"--stream", "--namespace", "--since", "--until", "--kind", "--actor", "--run"}
-    | {"-n", "--json"},
+    | {"--changed", "-n", "--follow", "--json"},
     "show": DATABASE | ONE_PIPELINE | {"@VERSION", "--json"},
     "state": DATABASE | ONE_PIPELINE | {"--at", "--form", "--table", "--json"},
     "catalog": DATABASE | ONE_PIPELINE | {"--at", "--table"},
-    "diff": DATABASE | ONE_PIPELINE | {"A", "B", "--json"},
+    "diff": DATABASE
+    | ONE_PIPELINE
+    | {"--other-source", "--other-destination", "--other-table-prefix", "--other-connection"}
+    | {"A", "B", "--catalog", "--stat", "--json", "--json-patch"},
+    "blame": DATABASE | ONE_PIPELINE | {"--at", "--stream", "--namespace", "--json"},
+    "doctor": DATABASE | ONE_PIPELINE | {"--json"},
     "rewind": DATABASE | ONE_PIPELINE | CHANGE | {"WHEN", "--stream", "--namespace"},
     "clear": DATABASE | ONE_PIPELINE | CHANGE | {"--stream", "--namespace"},
     "set": DATABASE | ONE_PIPELINE | CHANGE | {"FILE"},

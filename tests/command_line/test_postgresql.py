@@ -42,7 +42,17 @@ def test_the_tables_are_in_the_schema_alone(recorded):
 
 @pytest.mark.parametrize(
     "command",
-    ["pipelines", "log", "show @1", "state", "state --at @-1", "catalog", "diff @1 now", "rebuild"],
+    [
+        "pipelines",
+        "log",
+        "show @1",
+        "state",
+        "state --at @-1",
+        "catalog",
+        "diff @1 now",
+        "blame",
+        "rebuild",
+    ],
 )
 def test_every_command_finds_the_schema(command, recorded, eventstore):
     done = eventstore(*command.split(), "--db", recorded, "--schema", "My History")

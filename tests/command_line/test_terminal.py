@@ -67,6 +67,7 @@ def test_a_table_fits_and_versions_and_times_stay_readable(
         ("state --table", ["pub", "order"]),
         ("catalog --table", ["pub"]),
         ("diff @1 @-1", ["changed", "pub"]),
+        ("blame", ["@12"]),
     ],
 )
 def test_other_tables_fit_on_a_narrow_terminal(command, words, databases):
@@ -96,8 +97,19 @@ COMMANDS = [
     "catalog",
     "catalog --table",
     "diff @1 @2",
+    "diff @1 @2 --stat",
+    "diff @1 @2 --json-patch",
+    "diff @1 @-1 --catalog",
+    "blame",
 ]
-JSON_COMMANDS = ["pipelines --json", "log --json", "show @2 --json", "diff @1 @2 --json"]
+JSON_COMMANDS = [
+    "pipelines --json",
+    "log --json",
+    "show @2 --json",
+    "diff @1 @2 --json",
+    "diff @1 @-1 --catalog --json",
+    "blame --json",
+]
 
 
 @pytest.mark.parametrize("colour", [{}, {"FORCE_COLOR": "1"}], ids=["", "FORCE_COLOR"])
@@ -154,6 +166,16 @@ def test_nothing_raw_reaches_the_terminal_in_a_report(tmp_path):
     done = run("record", "--db", tmp_path / "state.db", "--source", TAME, stdin=line)
     assert all(text.isprintable() for text in done.complaints)
     assert done.raw == line
+
+
+def test_nothing_raw_reaches_the_terminal_where_something_looks_wrong(wild):
+    with writing(f"sqlite:///{wild.parent / 'wrong.db'}") as (store, _):
+        for number in (2, 1):
+            store.append(Pipeline(WILD), saved(WILD, {WILD: number}, WILD), run=WILD)
+    for command in ("log", "log --json", "doctor", "doctor --json"):
+        shown = run_on_terminal(*command.split(), "--db", wild.parent / "wrong.db", columns=200)
+        assert all(line.isprintable() for line in shown.lines), shown.out
+        assert ("backwards" in shown.out) == (command != "log --json")
 
 
 @pytest.mark.parametrize("command", ["log", "state --table", "diff @0 @2", "pipelines"])

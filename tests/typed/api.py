@@ -39,6 +39,7 @@ from projections import (
     SqlStateBackend,
     StateProvider,
     StateView,
+    audit,
     catalog_as_of,
     connect,
     latest_catalog,
@@ -88,7 +89,7 @@ def prove(store: EventStore, private: Path, public: Path) -> bool:
         [Pipeline("source-shop")],
         checkpoints=[checkpoint],
         processes=2,
-        progress=lambda done, of: print(done, of),
+        progress=_progress,
     )
     bad: list[int | None] = [found.first_bad for found in report.pipelines]
     tables: TablesReport = check_tables(store)
@@ -220,3 +221,16 @@ class Sizes:
 
 
 projection: Projection = Sizes()
+
+
+def explain(store: EventStore, shop: Pipeline) -> tuple[object, ...]:
+    words: list[str] = [each.words for each in audit.changes(store, shop, changed="id", last=3)]
+    before, after = state_as_of(store, shop, 1), state_as_of(store, shop, 2)
+    moves: list[audit.Change] = audit.diff(before, after)
+    catalogs: list[audit.CatalogChange] = audit.diff_catalogs(
+        catalog_as_of(store, shop, 1), catalog_as_of(store, shop, 2)
+    )
+    values: list[audit.Blame] = audit.blame(store, shop, 2)
+    findings: Iterator[audit.Finding] = audit.doctor(store, [shop])
+    patch: list[dict[str, Any]] = audit.json_patch(before, after)
+    return words, moves, catalogs, values[0].stored.run, [each.detail for each in findings], patch

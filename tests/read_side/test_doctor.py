@@ -1,0 +1,184 @@
+"""What looks wrong in a database."""
+
+import time
+
+import pytest
+from sqlalchemy import make_url, select
+
+from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
+from projections import audit, connect, rebuild, register_catalog
+from projections.models import ALL_TABLES
+from projections.projector import apply_inline, differing_rows
+from tests.messages import (
+    catalog,
+    configured_stream,
+    global_state,
+    inner_state,
+    saved,
+    stream_state,
+)
+
+SHOP = Pipeline("source-shop", "destination-lake")
+CACHE = Pipeline("source-shop")
+BACKWARDS = [saved("orders", {"at": "2026-11-21"}), saved("orders", {"at": "2026-11-20"})]
+
+DROP_GUARD = {
+    "sqlite": ["DROP TRIGGER _eventstore_no_delete"],
+    "postgresql": ["DROP TRIGGER _eventstore_no_change ON _eventstore_events"],
+}
+WEAKEN_GUARD = {
+    "sqlite": [
+        "DROP TRIGGER _eventstore_no_delete",
+        "CREATE TRIGGER _eventstore_no_delete BEFORE DELETE ON _eventstore_events "
+        "BEGIN SELECT 1; END",
+    ],
+    "postgresql": ["ALTER TABLE _eventstore_events DISABLE TRIGGER _eventstore_no_change"],
+}
+
+
+def found(store, *pipelines):
+    return [(each.version, each.what) for each in audit.doctor(store, pipelines or None)]
+
+
+def test_nothing_looks_wrong_in_a_history_like_any_other(store):
+    register_catalog(store, SHOP, catalog(configured_stream("orders")), run="1")
+    for number in range(3):
+        states = [stream_state("orders", {"at": number})] * 2
+        store.append(SHOP, StateEmitted(states[0]), StateSaved(states[1]), run=str(number))
+    store.append(CACHE, saved("users", {"page": 1}))
+    assert found(store) == []
+
+
+def test_an_empty_log_looks_fine(store):
+    assert found(store) == []
+
+
+def test_what_log_marks_is_found_with_its_version(store):
+    store.append(SHOP, *BACKWARDS)
+    [finding] = audit.doctor(store)
+    assert (finding.pipeline, finding.version) == (SHOP, 2)
+    assert finding.detail == "at went backwards: 2026-11-21 -> 2026-11-20"
+
+
+def test_only_the_pipelines_that_are_asked_for_are_looked_at(store):
+    store.append(SHOP, *BACKWARDS)
+    store.append(CACHE, saved("users", {}))
+    assert found(store, CACHE) == []
+    assert len(found(store, CACHE, SHOP)) == 1
+
+
+def test_runs_that_take_turns_are_found_once_for_every_two(store):
+    for run in ("a", "a", "b", "a", "b", "c", "b"):
+        store.append(SHOP, saved("orders", {}), run=run)
+    assert found(store) == [(4, "runs interleave"), (7, "runs interleave")]
+
+
+def test_runs_that_follow_each_other_are_fine(store):
+    for run in ("a", "b", "c"):
+        store.append(SHOP, saved("orders", {}), saved("users", {}), run=run)
+    assert found(store) == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [stream_state("users", {}), global_state(None, inner_state("users", {}))],
+    ids=["STREAM", "GLOBAL"],
+)
+def test_a_state_for_a_stream_in_no_catalog_is_found(state, store):
+    register_catalog(store, SHOP, catalog(configured_stream("orders")))
+    store.append(SHOP, StateSaved(state))
+    assert found(store) == [(None, "stream in no catalog")]
+    assert found(store, CACHE) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_a_clock_that_ran_ahead_is_found_by_what_it_left(kind, tmp_path):
+    now = time.time_ns() // 1000
+    times = iter([now - 10, now - 10**9, now - 10**9, now - 5, now + 10**10])
+    with connect(f"{kind}:///{tmp_path / 'state.db'}") as made:
+        made.heads()
+        clocked = EventStore(made.database.engine, inline=apply_inline, clock=lambda: next(times))
+        for _ in range(5):
+            clocked.append(SHOP, saved("orders", {}), run="one")
+        assert found(made) == [(2, "clock ran ahead"), (5, "clock ran ahead")]
+
+
+@pytest.mark.needs("REFUSES_CHANGES")
+@pytest.mark.parametrize("statements", [DROP_GUARD, WEAKEN_GUARD], ids=["dropped", "weakened"])
+def test_a_guard_that_is_gone_is_found(statements, store, database):
+    store.append(SHOP, saved("orders", {}))
+    with store.database.engine.begin() as db:
+        for statement in statements[make_url(database).get_backend_name()]:
+            db.exec_driver_sql(statement)
+    [finding] = audit.doctor(store)
+    assert finding.what == "guard missing"
+    assert "_eventstore_no_" in finding.detail
+
+
+def change(store, table, **values):
+    with store.database.engine.begin() as db:
+        db.execute(table.update().values(values) if values else table.delete())
+
+
+@pytest.fixture
+def filled(store):
+    """Rows in all three tables."""
+    for pipeline in (SHOP, CACHE):
+        store.append(pipeline, saved("orders", {"a": 1}))
+        register_catalog(store, pipeline, catalog(configured_stream("orders")))
+    return store
+
+
+def test_rows_that_are_as_the_log_says_are_fine(filled):
+    assert found(filled) == []
+    rebuild(filled)
+    assert found(filled) == []
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda table: table.name)
+def test_rows_that_were_deleted_are_found(table, filled):
+    change(filled, table)
+    details = [each.detail for each in audit.doctor(filled) if each.what == "row changed"]
+    assert details
+    assert all(each.startswith(f"{table.name}: the row of orders is missing") for each in details)
+    rebuild(filled)
+    assert found(filled) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        *((ALL_TABLES[0], name) for name in ("state_json", "source_name", "stream_namespace")),
+        (ALL_TABLES[1], "state_json"),
+        (ALL_TABLES[2], "configured_stream"),
+        (ALL_TABLES[2], "catalog_metadata"),
+    ],
+    ids=str,
+)
+def test_rows_that_were_changed_are_found(table, column, filled):
+    change(filled, table, **{column: "{}"})
+    details = [each.detail for each in audit.doctor(filled) if each.what == "row changed"]
+    assert details
+    for detail in details:
+        assert "the row of orders differs from @" in detail
+        assert detail.endswith(f" in {column}")
+
+
+def test_rows_that_no_event_tells_of_are_found(filled):
+    [table, *_] = ALL_TABLES
+    with filled.database.engine.begin() as db:
+        row = dict(db.execute(select(table)).one()._mapping)
+        db.execute(table.insert(), row | {"row_key": "x" * 32, "stream_name": "mine"})
+    assert differing_rows(filled, CACHE) == [f"{table.name}: the row of mine is in no history"]
+    assert differing_rows(filled, SHOP) == []
+
+
+def test_rows_that_pyairbyte_wrote_are_told_of(filled, database):
+    [table, *_] = ALL_TABLES
+    theirs = {"source_name": "s", "stream_name": "n", "table_name": "n", "state_json": "{}"}
+    with filled.database.engine.begin() as db:
+        db.execute(table.insert(), {**theirs, "row_key": "y" * 32})
+    with connect(database, create=False) as reading:
+        [finding] = audit.doctor(reading)
+    assert finding.what == "rows not in the log"
+    assert finding.detail.startswith(f"{table.name}: 1 written by PyAirbyte")
