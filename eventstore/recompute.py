@@ -215,7 +215,11 @@ class _Check:
 
     def _rows(self, db: Connection, low: int, high: int) -> Sequence[Sequence[Any]]:
         place = {"pipeline_id": self._part.pipeline_id, "low": low, "high": high}
-        rows: Sequence[Sequence[Any]] = _read_page.run(db, place).cursor.fetchall()
+        cursor = _read_page.run(db, place).cursor
+        try:
+            rows: Sequence[Sequence[Any]] = cursor.fetchall()
+        except db.dialect.loaded_dbapi.Error as error:
+            raise StoreUnavailable(str(error)) from error
         if rows and type(rows[0][13]) is memoryview:
             return [list(map(_as_bytes, row)) for row in rows]
         return rows
