@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from eventstore.checkpoints import Checkpoint
 
-_VERSIONS_PER_PART = 50_000
-"""Versions that one process takes at a time."""
+_VERSIONS_PER_PART = (1_000, 50_000)
+"""Versions that one process takes at a time: the least and the most."""
+
+_PARTS_PER_PROCESS = 4
 
 
 @dataclass(frozen=True)
@@ -216,12 +218,14 @@ def _recompute(
         return outcomes
     url = engine.url.render_as_string(hide_password=False)
     schema = store.database.read(schema_name)
+    least, most = _VERSIONS_PER_PART
+    share = total // (processes * _PARTS_PER_PROCESS)
     # Not forked: a connection that two processes share is of use to neither.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
         parts = {
             pool.submit(_elsewhere, url, schema, part): part
-            for part in _parts(owners, _VERSIONS_PER_PART)
+            for part in _parts(owners, min(max(share, least), most))
         }
         for finished in as_completed(parts):
             part = parts[finished]

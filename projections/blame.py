@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from projections.as_of import BeforeHead, Moment, locate
+from projections.as_of import BeforeHead, Moment, locate, state_as_of
 from projections.differences import leaves, same
 from projections.parts import cut
 from projections.views import STATE_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
@@ -35,13 +35,17 @@ class Blame(NamedTuple):
 def blame(store: EventStore, pipeline: Pipeline, moment: Moment = _HEAD) -> list[Blame]:
     """Every value of the state as of a moment, with the event that last set it.
 
-    A value that was cleared and came back was set when it came back. Raises UnknownVersion or
-    InvalidMoment.
+    A value that was cleared and came back was set when it came back; before an erased state nobody
+    can tell. Raises UnknownVersion, InvalidMoment or ErasedBody.
     """
     version = locate(store, pipeline, moment).version
+    standing = _standing(store.newest(pipeline, STATE_KINDS, version))
+    if any(stored.erased for stored, _ in standing):
+        state_as_of(store, pipeline, version)  # says so, unless it had been erased by then
     return [
         each
-        for stored, begin in _standing(store.newest(pipeline, STATE_KINDS, version))
+        for stored, begin in standing
+        if not stored.erased
         for each in _explain(
             stored,
             store.backwards(
@@ -51,7 +55,7 @@ def blame(store: EventStore, pipeline: Pipeline, moment: Moment = _HEAD) -> list
     ]
 
 
-def _standing(newest: Iterable[StoredEvent]) -> Iterable[tuple[StoredEvent, int]]:
+def _standing(newest: Iterable[StoredEvent]) -> Collection[tuple[StoredEvent, int]]:
     """The events that say what the state is, each with the version before which it had ended."""
     standing: dict[StreamDescriptor | None, tuple[StoredEvent, int]] = {}
     ended: dict[StreamDescriptor | None, int] = {}
@@ -80,6 +84,8 @@ def _explain(standing: StoredEvent, older: Iterable[StoredEvent]) -> list[Blame]
     unknown = {stream: set(found) for stream, found in values.items()}
     set_by: dict[StreamDescriptor | None, dict[str, StoredEvent]] = {each: {} for each in values}
     for stored in older:
+        if stored.erased:
+            break
         then = parts if stored.body == newer.body else cut(stored.body, parts)
         if then.type != parts.type:
             break

@@ -10,6 +10,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eventstore.errors import ErasedBody
 from projections.as_of import parse_instant, state_as_of
 from projections.catalog_diff import CatalogChange, definition_changes
 from projections.differences import Change, cut_view, differences, touches
@@ -54,9 +55,9 @@ class Note(NamedTuple):
 class EventChange:
     """An event, the one that stood there before, and what is different.
 
-    `before` is None after a clear or a change of the state's type. `moves` are the differences
-    of two states, `redefined` those of two definitions of a stream; `records` are the counts of
-    `sourceStats` and `destinationStats`; `notes` say what looks wrong.
+    `before` is None after a clear or a change of type, and where its body was erased. `moves` are
+    the differences of two states, `redefined` those of two definitions of a stream; `records` are
+    the counts of `sourceStats` and `destinationStats`; `notes` say what looks wrong.
     """
 
     stored: StoredEvent
@@ -147,6 +148,10 @@ class _Cuts:
 def _explain(
     store: EventStore, stored: StoredEvent, earlier: StoredEvent | None, cuts: _Cuts
 ) -> EventChange:
+    if stored.erased:
+        return EventChange(stored, None)
+    if earlier is not None and earlier.erased:
+        earlier = None  # nobody can tell any more what stood there
     if stored.kind == "StreamDefined":
         redefined = definition_changes(stored.stream, earlier.body, stored.body) if earlier else []
         return EventChange(stored, earlier, redefined=redefined)
@@ -177,7 +182,10 @@ def _explain(
 
 def _all_before(store: EventStore, stored: StoredEvent) -> Mapping[StreamDescriptor | None, Part]:
     """All that stood before an event that leaves none of it; there are few of those."""
-    return cut_view(state_as_of(store, stored.pipeline, stored.version - 1)).parts
+    try:
+        return cut_view(state_as_of(store, stored.pipeline, stored.version - 1)).parts
+    except ErasedBody:
+        return {}
 
 
 def _type_change(then: Cut | None, now: Cut) -> list[Note]:

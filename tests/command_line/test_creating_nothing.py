@@ -40,7 +40,8 @@ def contents(folder) -> dict[str, str]:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_reading_changes_no_file_and_leaves_none_behind(command, history, eventstore):
     before = contents(history.parent)
-    assert eventstore(*command, "--db", history).code == 0
+    looks_wrong = command == ["doctor"]  # two appends in one instant: the clock stood still
+    assert eventstore(*command, "--db", history).code == int(looks_wrong)
     assert contents(history.parent) == before
 
 

@@ -327,7 +327,7 @@ _steps = st.one_of(
 _fresh = (f"history {number}" for number in count())
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(steps=st.lists(_steps, max_size=10))
 def test_after_any_erasures_tables_replay_and_rebuild_agree(shared_store, steps):
     pipeline = Pipeline("source-shop", connection=next(_fresh))

@@ -203,13 +203,14 @@ def test_an_empty_log_moves_too(store, there):
     assert there.pipelines() == []
 
 
-def test_a_long_history_is_read_in_pages(store, there):
+def test_a_long_history_is_read_in_pages(store, tmp_path):
     store.append(SHOP, *(StateEmitted(stream_state("users", {"n": n})) for n in range(4500)))
     lines = export_histories(store)
     begun = b"".join(islice(lines, 10))
     store.append(SHOP, saved("users", {"cursor": 1}))
-    imported(there, begun + b"".join(lines))
-    assert log(there)[SHOP] == log(store)[SHOP][:-1]
+    with connect(tmp_path / "there.db") as there:
+        imported(there, begun + b"".join(lines))
+        assert log(there)[SHOP] == log(store)[SHOP][:-1]
 
 
 def test_a_store_that_does_not_know_the_tables_imports_nothing(store, engine, export):

@@ -251,7 +251,7 @@ def test_missing_guards_are_a_notice(log, engine):
         pass
     report = verify(log)
     assert report.is_whole
-    assert "triggers" in report.notices[0]
+    assert "should refuse changes to the log" in report.notices[0]
 
 
 def test_bodies_of_any_size_are_verified(store, engine):
@@ -275,13 +275,12 @@ def test_pages_follow_each_other(log, engine, monkeypatch, page):
     assert verify(log).pipelines[0].first_bad == 10
 
 
-@pytest.mark.parametrize("damaged", [None, 1, 60_000, 100_001, 120_000])
+@pytest.mark.parametrize("damaged", [None, 1, 2_500, 5_000])
 def test_several_processes_find_the_same(tmp_path, damaged):
     path = tmp_path / "state.db"
     with connect(path) as store:
         store.append(BANK, saved("users", {"cursor": 1}))
-        for _ in range(12):
-            store.append(SHOP, *_many)
+        store.append(SHOP, *_many)
         if damaged:
             with tampering(store.database.engine) as db:
                 place = (events.c.pipeline_id == 2, events.c.version == damaged)
@@ -292,7 +291,7 @@ def test_several_processes_find_the_same(tmp_path, damaged):
         assert bad == {BANK: None, SHOP: damaged}
 
 
-_many = [StateEmitted(stream_state("users", {"cursor": cursor % 7})) for cursor in range(10_000)]
+_many = [StateEmitted(stream_state("users", {"cursor": cursor % 7})) for cursor in range(5_000)]
 
 
 def test_where_there_can_be_one_process_only_there_is_one(log):

@@ -116,8 +116,15 @@ def orders(api, partitions):
 
 
 @pytest.mark.parametrize(
-    "partitions",
-    [50, pytest.param(MANY, marks=pytest.mark.slow)],  # the connector takes two minutes for many
+    ("plain_cache", "partitions"),
+    [  # the connector takes two minutes for many
+        ("duckdb", 50),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("duckdb", MANY), ("postgresql", 50), ("postgresql", MANY))
+        ),
+    ],
+    indirect=["plain_cache"],
 )
 def test_the_cursor_of_each_partition_is_kept_and_given_back(plain_cache, api, partitions):
     source = orders(api, partitions)
