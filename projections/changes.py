@@ -150,8 +150,7 @@ def _explain(
 ) -> EventChange:
     if stored.erased:
         return EventChange(stored, None)
-    if earlier is not None and earlier.erased:
-        earlier = None  # nobody can tell any more what stood there
+    earlier = _standing(store, earlier)
     if stored.kind == "StreamDefined":
         redefined = definition_changes(stored.stream, earlier.body, stored.body) if earlier else []
         return EventChange(stored, earlier, redefined=redefined)
@@ -178,6 +177,20 @@ def _explain(
     moves = list(differences(replaced, now.parts))
     notes = _type_change(then, now) if stored.kind == "StateSaved" else []
     return EventChange(stored, None, moves, (), records, notes)
+
+
+def _standing(store: EventStore, earlier: StoredEvent | None) -> StoredEvent | None:
+    """The event that stood there, or the clear that ended it; None where nobody can tell.
+
+    To clear a stream leaves a state of all streams as it is: that may have stood there.
+    """
+    before = earlier
+    while before is not None and before.kind == "StateCleared" and before.stream is not None:
+        found = store.before([before], STATE_KINDS)
+        before = found.get((before.pipeline, before.version))
+    if before is not None and before.stream is None and before.kind == "StateSaved":
+        earlier = before
+    return None if earlier is None or earlier.erased else earlier
 
 
 def _all_before(store: EventStore, stored: StoredEvent) -> Mapping[StreamDescriptor | None, Part]:

@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import event as sqlalchemy_event
 
@@ -336,6 +336,13 @@ def all_leaves(view):
 
 
 @given(history=HISTORIES)
+@example(
+    [  # to clear a stream leaves the state of all streams, which the next one replaces
+        (StateSaved(whole({"k": 0}, {})), "x"),
+        (StateCleared(StreamDescriptor("orders")), "x"),
+        (saved("orders", {"k": 0}), "x"),
+    ]
+)
 def test_all_changes_together_lead_to_the_state(history, shared_store):
     pipeline = appended(shared_store, history)
     state = {}
