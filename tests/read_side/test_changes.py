@@ -337,7 +337,7 @@ def all_leaves(view):
 
 @given(history=HISTORIES)
 @example(
-    [  # to clear a stream leaves the state of all streams, which the next one replaces
+    history=[  # to clear a stream leaves the state of all streams, which the next one replaces
         (StateSaved(whole({"k": 0}, {})), "x"),
         (StateCleared(StreamDescriptor("orders")), "x"),
         (saved("orders", {"k": 0}), "x"),
