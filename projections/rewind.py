@@ -254,8 +254,10 @@ def _standing(
     store: EventStore, pipeline: Pipeline, moment: Moment
 ) -> dict[StreamDescriptor | None, StoredEvent]:
     """The events whose bodies were the state as of a moment; raises ErasedBody."""
-    version = state_as_of(store, pipeline, moment).version
+    version = locate(store, pipeline, moment).version
     found = standing(store.newest(pipeline, STATE_KINDS, version))
+    if any(stored.erased for stored in found.values()):
+        state_as_of(store, pipeline, version)  # says so, unless it had been erased by then
     return {stream: stored for stream, stored in found.items() if not stored.erased}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import tempfile
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from projections import connect
 from tests.servers import NoBinaries, Postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
@@ -97,10 +98,28 @@ def engine(database: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def store(database: str) -> Iterator[EventStore]:
-    """A store on the database."""
+def store(database: str, empty_log: Callable[[str], Path]) -> Iterator[EventStore]:
+    """A store on the database, with its tables: to make them is most of what a test takes."""
+    url = make_url(database)
+    if url.get_backend_name() != "postgresql":
+        shutil.copy(empty_log(database), str(url.database))
     with connect(database) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """What makes, once for each kind of file, a database with an empty log."""
+    folder = tmp_path_factory.mktemp("empty")
+
+    def of_same_kind(url: str) -> Path:
+        kind = make_url(url).set(database=str(folder / make_url(url).get_backend_name()))
+        if not Path(str(kind.database)).exists():
+            with connect(kind) as store:
+                store.pipelines()
+        return Path(str(kind.database))
+
+    return of_same_kind
 
 
 @pytest.fixture(scope="module", params=DATABASES)
