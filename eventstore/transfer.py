@@ -34,7 +34,7 @@ from eventstore import codec
 from eventstore.append import next_id, pipeline_id
 from eventstore.chain import GENESIS, commitment, event_hash
 from eventstore.errors import HistoryDiffers, Invalid, InvalidHistory
-from eventstore.events import KINDS, ORIGINS, Pipeline, StreamDescriptor
+from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor
 from eventstore.identity import check_attribution
 from eventstore.rows import pipeline_row
 from eventstore.statements import Batches
@@ -208,6 +208,7 @@ class _History:
     )
     streams: dict[tuple[object, object], StreamDescriptor] = field(default_factory=dict)
     commitments: bytearray = field(default_factory=bytearray)  # one for each version, or zeros
+    missing: set[int] = field(default_factory=set)  # bodies that no event has told of yet
     batches: int = 0
 
 
@@ -268,6 +269,12 @@ class _Check:
     def _check_end(self, end: dict[str, Any] | None) -> None:
         if end is None:
             raise InvalidHistory("the export was cut: its last line, with the heads, is not there")
+        for history in self._histories.values():
+            if history.missing:
+                raise InvalidHistory(
+                    f"the body of version {min(history.missing)} of {history.pipeline} is missing, "
+                    "and no event says that it was erased"
+                )
         heads = [
             {
                 **{name: getattr(history.pipeline, name) for name in _NAMES},
@@ -318,6 +325,11 @@ class _Check:
                 before.commitments.clear()
             self._histories[pipeline] = _History(pipeline)
             self._names = names
+        return self._newest
+
+    @property
+    def _newest(self) -> _History:
+        """The history that is being read."""
         return next(reversed(self._histories.values()))
 
     def _stream(self, name: Any, namespace: Any, history: _History) -> StreamDescriptor | None:
@@ -356,12 +368,15 @@ class _Check:
     ) -> None:
         if line["body_version"] != line["version"]:
             raise InvalidHistory("a body stands at an event that does not keep it")
-        if line["salt"] is None and line["body"] is None:  # erased
+        if line["salt"] is None and line["body"] is None:
+            self._newest.missing.add(line["version"])
             return
         salt, body = _short_bytes(line["salt"]), line["body"].encode()
         if commitment(salt, body) != committed:
             raise InvalidHistory("the body was changed: it is not the one that was committed to")
         codec.check_body(line["kind"], stream, body)
+        if line["kind"] == BodyErased.__name__:
+            self._newest.missing.difference_update(codec.erased_versions(body))
         self._batch.bodies.append((line["version"], salt, "plain", body))
 
     def _write(self) -> None:
@@ -369,7 +384,7 @@ class _Check:
         if self._batch.events:
             rows = marshal.dumps(tuple(self._batch))
             self._spool.write(len(rows).to_bytes(8, "big") + rows)
-            next(reversed(self._histories.values())).batches += 1
+            self._newest.batches += 1
             self._batch = _Batch([], [])
 
 

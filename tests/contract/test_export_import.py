@@ -23,7 +23,8 @@ from eventstore import (
     StreamDescriptor,
 )
 from eventstore.chain import GENESIS, commitment, event_hash
-from eventstore.tables import bodies
+from eventstore.erasure import erase
+from eventstore.integrity import verify
 from projections import (
     CachedStream,
     CacheStreamStateModel,
@@ -190,12 +191,27 @@ def test_a_history_is_not_continued_by_an_import(store, there):
 
 
 def test_an_erased_body_stays_erased(store, there):
-    store.append(SHOP, *(saved("users", {"cursor": n}) for n in range(3)))
-    with store.database.engine.begin() as db:
-        db.execute(bodies.delete().where(bodies.c.version == 2))
+    write(store)
+    newest = latest_state(store, STRANGE).version - 2  # what erase takes from the tables, too
+    for version in (1, newest):
+        erase(store, STRANGE, version=version, reason="ticket 4711")
     imported(there, exported(store))
     assert log(there) == log(store)
-    assert [bool(stored.body) for stored in there.history(SHOP)] == [True, False, True]
+    assert [stored.version for stored in there.history(STRANGE) if stored.erased] == [
+        stored.version for stored in store.history(STRANGE) if stored.erased
+    ]
+    assert latest_state(there, STRANGE) == latest_state(store, STRANGE)
+    assert verify(there).is_whole
+
+
+def test_a_body_that_is_missing_without_its_erasure_is_refused(store):
+    store.append(SHOP, *(saved("users", {"cursor": n}) for n in range(3)))
+    lines = [orjson.loads(line) for line in exported(store).splitlines()]
+    lines[2] |= {"salt": None, "body": None}
+    with connect("sqlite://") as there:
+        with pytest.raises(InvalidHistory, match=r"the body of version 2 of .* is missing"):
+            imported(there, sealed(lines))
+        assert there.pipelines() == []
 
 
 def test_an_empty_log_moves_too(store, there):
