@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_CONNECTOR = f"""#!{sys.executable}
+_CONNECTOR = f"""#!{sys.executable} -IS
 import json
 import sys
 import time
