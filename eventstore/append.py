@@ -84,6 +84,9 @@ _CHUNK = 500
 """Versions in one statement."""
 
 _read_head = Statement(_head)
+_find_id = Statement(
+    lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
+)
 _insert_events = Statement(lambda _: events.insert())
 _insert_bodies = Statement(lambda _: bodies.insert())
 
@@ -160,7 +163,8 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
 
 def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     """The database's id of a pipeline, None if nothing was ever appended to it."""
-    return db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
+    found: int | None = _find_id.run(db, {"pipeline_key": pipeline.key}).scalar()
+    return found
 
 
 def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
 from eventstore.tables import bodies, events, pipelines, streams
@@ -43,6 +43,13 @@ STORED = (
     .outerjoin(bodies, KEEPS_ITS_BODY)
 )
 """Everything a stored event is made of."""
+
+
+OF_PIPELINE = (
+    events.c.pipeline_id
+    == select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key")).scalar_subquery()
+)
+"""`belongs_to` for a statement that is compiled once; its parameter is `pipeline_key`."""
 
 
 def belongs_to(pipeline: Pipeline) -> ColumnElement[bool]:

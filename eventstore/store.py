@@ -6,10 +6,10 @@ import heapq
 import logging
 import time
 from collections import deque
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import BigInteger, bindparam, func, literal, select, tuple_
 
 from eventstore.append import BEFORE_THE_FIRST, Append, Head, Memory, find_head, write
 from eventstore.append import pipeline_id as find_id
@@ -25,8 +25,9 @@ from eventstore.errors import (
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.predecessors import before
-from eventstore.rows import STORED, belongs_to, pipeline_of, stored_events
+from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
+from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -49,6 +50,60 @@ PAGE = 1000
 _FIRST_PAGE = 8
 _SMALL_PAGE = 1 << 20
 """Bytes of bodies below which the next page, read backwards, may be larger."""
+
+_SIZES = (1, 4, 20, 100, 300, PAGE)
+"""How many events are chosen by their versions: a statement is compiled for each of these."""
+
+_END = 2**62
+"""After the last version there can be."""
+
+_newest_event = Statement(
+    lambda _: (
+        select(events.c.version, events.c.hash, events.c.stored_at)
+        .where(OF_PIPELINE)
+        .order_by(events.c.version.desc())
+        .limit(1)
+    )
+)
+_history_page = Statement(
+    lambda _: (
+        STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
+        .where(events.c.version <= bindparam("up_to"))
+        .order_by(events.c.version)
+        .limit(PAGE)
+    )
+)
+
+
+@cache
+def _newest_versions(kinds: tuple[str, ...]) -> Statement:
+    """Of each stream the version of the newest event of each kind."""
+    of_each_kind = [
+        select(func.max(events.c.version))
+        .where(
+            events.c.pipeline_id == bindparam("pipeline_id"),
+            events.c.kind == kind,
+            events.c.stream_number == streams.c.number,
+            events.c.version <= bindparam("up_to"),
+        )
+        .scalar_subquery()
+        .label(f"newest_{kind}")
+        for kind in kinds
+    ]
+    query = select(*of_each_kind).where(streams.c.pipeline_id == bindparam("pipeline_id"))
+    return Statement(lambda _: query)
+
+
+@cache
+def _chosen_events(size: int) -> Statement:
+    """Events of a pipeline by their versions."""
+    versions = [bindparam(f"version_{n}", type_=BigInteger) for n in range(size)]
+    mine = (
+        events.c.pipeline_id == bindparam("pipeline_id"),
+        events.c.version.in_(versions),
+    )
+    return Statement(lambda _: STORED.where(*mine).order_by(events.c.version))
+
 
 _BY_VERSION = (events.c.version,)
 _BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
@@ -174,10 +229,14 @@ class EventStore:
         self, pipeline: Pipeline, *, after: int = 0, up_to: int | None = None
     ) -> Iterator[StoredEvent]:
         """Read a history oldest first, from the version after `after` to `up_to`, in pages."""
-        where = [belongs_to(pipeline), events.c.version > after]
-        if up_to is not None:
-            where.append(events.c.version <= up_to)
-        return self._pages(where, _BY_VERSION)
+        place = {"pipeline_key": pipeline.key, "up_to": _END if up_to is None else up_to}
+        while True:
+            page = {**place, "after": after}
+            rows = self.database.read(lambda db, page=page: _history_page.run(db, page).all())  # type: ignore[misc]
+            yield from stored_events(rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].version
 
     def log(
         self,
@@ -253,14 +312,8 @@ class EventStore:
 
     def head_within(self, db: Connection, pipeline: Pipeline) -> Head:
         """`head`, read in a transaction of the caller's."""
-        query = (
-            select(events.c.version, events.c.hash, events.c.stored_at)
-            .where(belongs_to(pipeline))
-            .order_by(events.c.version.desc())
-            .limit(1)
-        )
-        row = db.execute(query).first()
-        return Head(*row) if row else BEFORE_THE_FIRST
+        row = _newest_event.run(db, {"pipeline_key": pipeline.key}).first()
+        return Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
 
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
         """The version a history had reached at a moment, what was stored right then included.
@@ -287,25 +340,17 @@ class EventStore:
         pipeline_id = find_id(db, pipeline)
         if pipeline_id is None:
             return []
-        bounds = [events.c.version <= up_to] if up_to is not None else []
-        of_each_kind = [
-            select(func.max(events.c.version))
-            .where(
-                events.c.pipeline_id == pipeline_id,
-                events.c.kind == kind,
-                events.c.stream_number == streams.c.number,
-                *bounds,
-            )
-            .scalar_subquery()
-            for kind in kinds
-        ]
-        found = db.execute(select(*of_each_kind).where(streams.c.pipeline_id == pipeline_id))
+        bounds = {"pipeline_id": pipeline_id, "up_to": _END if up_to is None else up_to}
+        found = _newest_versions(tuple(kinds)).run(db, bounds).all()
         versions = sorted(version for row in found for version in row if version is not None)
         stored: list[StoredEvent] = []
         for start in range(0, len(versions), PAGE):
-            chosen = events.c.version.in_(versions[start : start + PAGE])
-            query = STORED.where(events.c.pipeline_id == pipeline_id, chosen)
-            stored += stored_events(db.execute(query.order_by(events.c.version)))
+            chosen = versions[start : start + PAGE]
+            size = next(size for size in _SIZES if size >= len(chosen))
+            places = {f"version_{n}": version for n, version in enumerate(chosen)}
+            places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
+            rows = _chosen_events(size).run(db, {"pipeline_id": pipeline_id, **places})
+            stored += stored_events(rows.all())
         return stored
 
     def require_inline(self) -> None:

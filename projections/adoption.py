@@ -15,6 +15,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StateSaved, StreamDefined
 from eventstore.schema import schema_name
+from eventstore.statements import Statement
 from projections import catalogs, states
 from projections.models import (
     ALL_TABLES,
@@ -58,10 +59,16 @@ def create_or_take_over(db: Connection, store: EventStore) -> None:
         _log.info("took over %d rows of PyAirbyte's tables as the first events", taken)
 
 
+_any_of_others = Statement(
+    lambda _: select(
+        or_(*(exists(select(table.c.row_key).where(of_others(table))) for table in ALL_TABLES))
+    )
+)
+
+
 def written_by_others(db: Connection) -> str | None:
     """Say so if there are rows in the tables that are in no history yet."""
-    rows = [exists(select(table.c.row_key).where(of_others(table))) for table in ALL_TABLES]
-    if not db.scalar(select(or_(*rows))):
+    if not _any_of_others.run(db, {}).scalar():
         return None
     return "PyAirbyte has written states or catalogs that are not in the log yet"
 

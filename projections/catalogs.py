@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from eventstore import codec
 from eventstore.errors import HistoryConflict, InvalidEvent
@@ -20,6 +20,7 @@ from eventstore.events import (
     names_key,
     to_datetime,
 )
+from eventstore.statements import Statement
 from projections.models import STREAMS_TABLE, purge, replace_row
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
@@ -68,18 +69,27 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     return [stored for stored in defined if not stored.erased and _row_key(stored) not in there]
 
 
+_latest = Statement(
+    lambda _: (
+        select(
+            STREAMS_TABLE.c.stream_name,
+            STREAMS_TABLE.c.stream_namespace,
+            STREAMS_TABLE.c.configured_stream,
+            STREAMS_TABLE.c.version,
+        )
+        .where(STREAMS_TABLE.c.pipeline_key == bindparam("pipeline_key"))
+        .order_by(STREAMS_TABLE.c.version)
+    )
+)
+
+
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
     """The current catalog of a pipeline, from its table and its newest registration."""
     head = store.head(pipeline)
     if not head.version:
         return CatalogView(pipeline)
-    table = STREAMS_TABLE.c
-    query = (
-        select(table.stream_name, table.stream_namespace, table.configured_stream, table.version)
-        .where(table.pipeline_key == pipeline.key)
-        .order_by(table.version)
-    )
-    rows = store.database.read(lambda db: db.execute(query).all())
+    named = {"pipeline_key": pipeline.key}
+    rows = store.database.read(lambda db: _latest.run(db, named).all())
     if rows and rows[-1].version > head.version:
         return latest_catalog(store, pipeline)  # somebody registered between the two reads
     registrations = store.newest(pipeline, ["CatalogRegistered"], head.version)

@@ -140,6 +140,16 @@ def create_table(db: Connection, table: Table) -> None:
     copy.create(db)
 
 
+def insert_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, with a value for each of its columns."""
+    _insert(table).run(db, dict(values))
+
+
+def delete_rows(db: Connection, table: Table, column: Column[str], value: str) -> None:
+    """Delete the rows that have a value in a column."""
+    _delete(table, column).run(db, {"value": value})
+
+
 def replace_row(
     db: Connection, table: Table, values: Mapping[str, Any], *, changing: tuple[str, ...]
 ) -> bool:
@@ -147,7 +157,7 @@ def replace_row(
     new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
     there = dialect_of(db).changed_rows(_overwrite(table, changing).run(db, new)) > 0
     if not there:
-        db.execute(table.insert(), values)
+        insert_row(db, table, values)
     return there
 
 
@@ -167,6 +177,17 @@ def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
 def of_others(table: Table) -> ColumnElement[bool]:
     """The condition for rows that unmodified PyAirbyte wrote and no history has yet."""
     return and_(table.c.pipeline_key.is_(None), table.c.version.is_(None))
+
+
+@cache
+def _insert(table: Table) -> Statement:
+    row: dict[str, Any] = {column.name: bindparam(column.name) for column in table.columns}
+    return Statement(lambda _: table.insert().values(row))
+
+
+@cache
+def _delete(table: Table, column: Column[str]) -> Statement:
+    return Statement(lambda _: table.delete().where(column == bindparam("value")))
 
 
 @cache

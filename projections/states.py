@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, bindparam, select
 
 from eventstore import codec
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
-from eventstore.rows import belongs_to
+from eventstore.rows import OF_PIPELINE
+from eventstore.statements import Statement
 from eventstore.tables import events
 from projections.models import (
     GLOBAL_STATE_STREAM_NAME,
@@ -16,6 +18,8 @@ from projections.models import (
     STATE_TABLES,
     CacheStreamStateModel,
     DestinationStreamStateModel,
+    delete_rows,
+    insert_row,
     purge,
     replace_row,
     table_of,
@@ -46,42 +50,24 @@ def apply(db: Connection, stored: StoredEvent) -> None:
         return
     key = _row_key(stored.pipeline, stored.stream)
     if stored.stream is None:
-        db.execute(table.delete().where(table.c.pipeline_key == stored.pipeline.key))
+        delete_rows(db, table, table.c.pipeline_key, stored.pipeline.key)
         if stored.kind == "StateSaved" and not stored.erased:
-            db.execute(table.insert(), _row(stored, key))
+            insert_row(db, table, _row(stored, key))
     elif stored.erased:  # it left no row, and took that of a GLOBAL or LEGACY state with it
-        gone = [key, _row_key(stored.pipeline, None)]
-        db.execute(table.delete().where(table.c.row_key.in_(gone)))
+        for gone in (key, _row_key(stored.pipeline, None)):
+            delete_rows(db, table, table.c.row_key, gone)
     elif stored.kind == "StateCleared":
-        db.execute(table.delete().where(table.c.row_key == key))
+        delete_rows(db, table, table.c.row_key, key)
     elif not replace_row(db, table, _row(stored, key), changing=_CHANGING):
         # Only a stream without a row can follow a GLOBAL or LEGACY state: that removed them all.
-        db.execute(table.delete().where(table.c.row_key == _row_key(stored.pipeline, None)))
+        delete_rows(db, table, table.c.row_key, _row_key(stored.pipeline, None))
 
 
 def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
     """The current state of a pipeline, from its table, in one statement."""
     table = _table(pipeline)
-    head = (
-        select(events.c.version, events.c.stored_at)
-        .where(belongs_to(pipeline))
-        .order_by(events.c.version.desc())
-        .limit(1)
-        .subquery()
-    )
-    query = (
-        select(
-            head.c.version,
-            head.c.stored_at,
-            table.c.stream_name,
-            table.c.stream_namespace,
-            table.c.row_key,
-            table.c.state_json,
-        )
-        .outerjoin_from(head, table, table.c.pipeline_key == pipeline.key)
-        .order_by(table.c.version)
-    )
-    rows = store.database.read(lambda db: db.execute(query).all())
+    named = {"pipeline_key": pipeline.key}
+    rows = store.database.read(lambda db: _latest(table).run(db, named).all())
     if not rows:
         return StateView(pipeline)
     whole_key = _row_key(pipeline, None)
@@ -97,6 +83,31 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
             if row.row_key != whole_key
         },
     )
+
+
+@cache
+def _latest(table: Table) -> Statement:
+    """The head of a pipeline, beside each row of its state."""
+    head = (
+        select(events.c.version, events.c.stored_at)
+        .where(OF_PIPELINE)
+        .order_by(events.c.version.desc())
+        .limit(1)
+        .subquery()
+    )
+    query = (
+        select(
+            head.c.version,
+            head.c.stored_at,
+            table.c.stream_name,
+            table.c.stream_namespace,
+            table.c.row_key,
+            table.c.state_json,
+        )
+        .outerjoin_from(head, table, table.c.pipeline_key == bindparam("pipeline_key"))
+        .order_by(table.c.version)
+    )
+    return Statement(lambda _: query)
 
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:
