@@ -14,7 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_the_walk_finds_the_lost_orders_brings_them_back_and_proves_it(tmp_path):
     text = README.read_text()
     section = text[text.index("## An incident") :].split("\n## ")[0]
-    begin, found, undone, proven = re.findall(r"(?ms)^```sh\n(.*?)^```$", section)
+    begin, found, undone, proven, _ = re.findall(r"(?ms)^```sh\n(.*?)^```$", section)
 
     assert run_in_bash(f"set -euo pipefail\n{begin}", tmp_path).code == 0
     rest = [
