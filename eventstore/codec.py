@@ -170,7 +170,10 @@ def stream_states(body: bytes) -> dict[StreamDescriptor, bytes]:
     for start, end in elements(listed):
         entry = listed[start:end].encode()
         names = orjson.loads(entry)["stream_descriptor"]
-        found[StreamDescriptor(names["name"], names.get("namespace"))] = entry
+        stream = StreamDescriptor(names["name"], names.get("namespace"))
+        if stream in found:
+            raise InvalidEvent(f"the GLOBAL state names stream {stream} twice: set it as a whole")
+        found[stream] = entry
     return found
 
 
@@ -185,10 +188,9 @@ def _stream_states_span(text: str) -> tuple[int, int]:
     """Where the list of stream states stands in the text of a GLOBAL state."""
     place = {key: (start, end) for key, start, end in members(text)}
     first, last = place["global"]
-    for key, start, end in members(text[first:last]):
-        if key == "stream_states":
-            return first + start, first + end
-    raise InvalidEvent("a GLOBAL state needs `stream_states`")
+    inner = {key: (start, end) for key, start, end in members(text[first:last])}
+    start, end = inner["stream_states"]
+    return first + start, first + end
 
 
 def legacy_blob(body: bytes) -> bytes:

@@ -267,7 +267,10 @@ def _number(db: Connection, pipeline: Pipeline, pipeline_id: int, stream: Stream
     )
     number = db.scalar(query)
     if number is None:
-        raise StreamNotFound(f"{pipeline} has never had a stream {stream}")
+        raise StreamNotFound(
+            f"{pipeline} has no event of stream {stream} alone; a GLOBAL or LEGACY state that "
+            "speaks of it is erased by its version, or by all before a moment"
+        )
     return int(number)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from eventstore.errors import Invalid, InvalidMoment, InvalidPipeline, StoreUnavailable
 from projections.as_of import BeforeHead, Moment, parse_moment
-from projections.display import complain, printable
+from projections.display import complain, printable, rfc3339
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def _with_options(
         connection: Connection = None,
         **rest: Any,
     ) -> None:
-        with opened(db, schema, writes=writes) as store:
+        # Whoever only looks takes in nothing that PyAirbyte has written beside.
+        with opened(db, schema, writes=writes and not rest.get("dry_run")) as store:
             call(store, Names(source, destination, table_prefix, connection), rest)
 
     # Typer reads a signature to learn a command's options.
@@ -161,6 +162,15 @@ def instant(text: str | None, option: str) -> datetime | None:
 def moment_of(at: str | None) -> Moment:
     """The moment that `--at` names, now where nothing was said."""
     return BeforeHead(0) if at is None else parse_moment(at)
+
+
+def warn_before_history(
+    store: EventStore, pipeline: Pipeline, moment: str | None, version: int
+) -> None:
+    """Say that there was no state yet at a time that was named."""
+    if not version and moment is not None and not moment.strip().startswith("@"):
+        first = rfc3339(store.event(pipeline, 1).stored_at)
+        complain([f"the history of {pipeline} begins after {moment}, at {first}: no state yet"])
 
 
 def read_file(path: Path) -> bytes:

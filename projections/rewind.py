@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventstore import codec
 from eventstore.errors import HistoryConflict, Invalid, StreamNotFound
@@ -178,19 +178,16 @@ def move(
     reason: str,
     actor: str | None = None,
     run: str | None = None,
+    expected: int | None = None,
 ) -> list[StoredEvent]:
     """Copy the current state to another pipeline, and then forget it where it was.
 
-    Raises as `rewind` does. If the source's state changes meanwhile it is not forgotten:
-    HistoryConflict says so.
+    `expected` is the version of the source. Raises as `rewind` does; if the source's state changes
+    at the last moment it is copied, and not forgotten.
     """
-    version = store.head(source).version
-    moved = copy(store, source, target, version, reason=reason, actor=actor, run=run)
-    plan = plan_clear(store, source, None)
-    if plan.before.version != version:
-        raise HistoryConflict(source, expected=version, actual=plan.before.version)
-    to = f"{reason} (moved to {target})"
-    return [*moved, *plan.append(store, reason=to, actor=actor, run=run)]
+    plans = plan_move(store, source, target)
+    _check_expected(plans[1], expected)
+    return append_move(store, *plans, reason=reason, actor=actor, run=run)
 
 
 def plan_rewind(
@@ -200,12 +197,12 @@ def plan_rewind(
     streams: Sequence[StreamDescriptor | str] | None = None,
 ) -> Plan:
     """What `rewind` would append; raises as it does."""
-    then = _standing(store, pipeline, to)
+    if streams is not None and not streams:
+        raise Invalid("no stream is named: name some, or leave them out to mean all")
+    then = _standing(store, pipeline, to, streams)
     before = state_as_of(store, pipeline, BeforeHead(0))
     if streams is None:
         return Plan(before, _replacing(before, then, "restored"))
-    if not streams:
-        raise Invalid("no stream is named: name some, or leave them out to mean all")
     if None in then or before.whole is not None:
         return Plan(before, _within_global(before, then, streams))
     chosen = _chosen(streams, {*then, *before.streams})
@@ -229,6 +226,8 @@ def plan_clear(
 
 def plan_set(store: EventStore, pipeline: Pipeline, states: Sequence[object]) -> Plan:
     """What `set_state` would append; raises as it does."""
+    if not isinstance(states, list | tuple):
+        raise Invalid(f"states are given in a list, not as {type(states).__name__}")
     before = state_as_of(store, pipeline, BeforeHead(0))
     given = [(StateSaved(state, "edited"), store.encode(StateSaved(state))) for state in states]
     if len({draft.stream for _, draft in given}) < len(given):
@@ -250,13 +249,49 @@ def plan_copy(
     return Plan(before, _replacing(before, then, "copied"))
 
 
+def plan_move(store: EventStore, source: Pipeline, target: Pipeline) -> tuple[Plan, Plan]:
+    """What `move` would append to the target, and then to the source; raises as it does."""
+    left = plan_clear(store, source)
+    return plan_copy(store, source, target, left.before.version), left
+
+
+def append_move(
+    store: EventStore,
+    copied: Plan,
+    left: Plan,
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+) -> list[StoredEvent]:
+    """Append both plans of a move; raises HistoryConflict if a history is not where it was."""
+    source, seen = left.before.pipeline, left.before.version
+    head = store.head(source).version
+    if head != seen:
+        raise HistoryConflict(source, expected=seen, actual=head)
+    said: dict[str, Any] = {"actor": actor, "run": run}
+    moved = copied.append(store, reason=copied_from(reason, source, seen), **said)
+    to = f"{reason} (moved to {copied.before.pipeline})"
+    return [*moved, *left.append(store, reason=to, **said)]
+
+
 def _standing(
-    store: EventStore, pipeline: Pipeline, moment: Moment
+    store: EventStore,
+    pipeline: Pipeline,
+    moment: Moment,
+    among: Sequence[StreamDescriptor | str] | None = None,
 ) -> dict[StreamDescriptor | None, StoredEvent]:
-    """The events whose bodies were the state as of a moment; raises ErasedBody."""
+    """The events whose bodies were the state as of a moment; raises ErasedBody.
+
+    Where streams are named, it does not matter what was erased of others.
+    """
     version = locate(store, pipeline, moment).version
     found = standing(store.newest(pipeline, STATE_KINDS, version))
-    if any(stored.erased for stored in found.values()):
+    if any(
+        stored.erased
+        and (among is None or stream is None or {stream, stream.name, str(stream)} & {*among})
+        for stream, stored in found.items()
+    ):
         state_as_of(store, pipeline, version)  # says so, unless it had been erased by then
     return {stream: stored for stream, stored in found.items() if not stored.erased}
 
@@ -285,14 +320,18 @@ def _carry_out(
     check_reason(reason)
     for _ in range(_ATTEMPTS):
         planned = plan()
-        actual = planned.before.version
-        if expected is not None and expected != actual:
-            raise HistoryConflict(planned.before.pipeline, expected=expected, actual=actual)
+        _check_expected(planned, expected)
         try:
             return planned.append(store, reason=reason, actor=actor, run=run)
         except HistoryConflict as conflict:
             lost = conflict
     raise lost
+
+
+def _check_expected(plan: Plan, expected: int | None) -> None:
+    actual = plan.before.version
+    if expected is not None and expected != actual:
+        raise HistoryConflict(plan.before.pipeline, expected=expected, actual=actual)
 
 
 def _replacing(
@@ -367,14 +406,23 @@ def _within_global(
     return [StateSaved(body, "edited", then[None].version if then else None)]
 
 
+def _is_named(stream: StreamDescriptor, names: Iterable[StreamDescriptor | str]) -> bool:
+    return any(name in (stream, stream.name, str(stream)) for name in names)
+
+
 def _chosen(
     named: Sequence[StreamDescriptor | str],
     known: set[StreamDescriptor] | set[StreamDescriptor | None],
 ) -> set[StreamDescriptor]:
-    """The streams that are meant: text means a name, in whatever namespace it is."""
+    """The streams that are meant; text is a name, or a name with its namespace as it is printed.
+
+    A name alone is that of the stream without a namespace, else of the only one there is.
+    """
     chosen: set[StreamDescriptor] = set()
     for name in named:
-        found = {stream for stream in known if stream and name in (stream, stream.name)}
+        found = {stream for stream in known if stream and _is_named(stream, [name])}
+        if isinstance(name, str) and StreamDescriptor(name) in found:
+            found = {StreamDescriptor(name)}
         if not found:
             there = ", ".join(sorted(str(stream) for stream in known)) or "none"
             raise StreamNotFound(f"no state of stream {name}, now or then; there are: {there}")

@@ -42,12 +42,13 @@ def write_state(view: StateView, form: str = "protocol") -> str:
     raise Invalid(f"there is no form {form!r} of a state; there are {', '.join(FORMS)}")
 
 
-def read_state(text: bytes) -> list[bytes]:
+def read_state(text: bytes | str) -> list[bytes]:
     """Read a state in any of the FORMS, or one message; none where it says that there is no state.
 
     An object that is neither a message nor the API's is the bare blob of a LEGACY state. Raises
     InvalidEvent, saying what is wrong and where.
     """
+    text = text.encode() if isinstance(text, str) else text
     try:
         parsed = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -69,7 +70,7 @@ def _messages(text: str, parsed: Any) -> Iterator[str]:
         yield from _from_api(inner, parsed["connectionState"])
     elif "stateType" in parsed:
         yield from _from_api(text, parsed)
-    elif parsed.get("type") in {"STATE", "STREAM", "GLOBAL", "LEGACY"}:
+    elif parsed.get("type") in ("STATE", "STREAM", "GLOBAL", "LEGACY"):
         yield text
     else:
         yield _object([("type", '"LEGACY"'), ("data", text)])

@@ -26,7 +26,7 @@ def summary(stored: StoredEvent) -> str:
     """What an event says by itself."""
     match "erased" if stored.erased else stored.kind:
         case "erased":
-            said = "erased"
+            said = "erased (if not, verify says so)"
         case "StateSaved" | "StateEmitted":
             said = blob(stored.body)
         case "StateCleared":

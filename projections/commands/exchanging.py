@@ -53,7 +53,7 @@ def import_(
     for pipeline, version in done.written.items():
         print(printable(f"{pipeline}: imported {counted(version, 'event')}"))
     for pipeline, version in done.unchanged.items():
-        there = f"{pipeline}: all of {counted(version, 'event')} was here already"
+        there = f"{pipeline}: {counted(version, 'event')}, all here already"
         print(printable(there))
 
 

@@ -16,7 +16,15 @@ from eventstore.errors import CheckpointBroken, CheckpointUnusable, Invalid, Sto
 from eventstore.events import Pipeline, StreamDescriptor, to_datetime
 from eventstore.store import EventStore
 from projections.as_of import BeforeHead, locate, parse_moment
-from projections.display import complain, counted, print_json, print_rows, rfc3339, stream_as_json
+from projections.display import (
+    complain,
+    counted,
+    pipeline_as_json,
+    print_json,
+    print_rows,
+    rfc3339,
+    stream_as_json,
+)
 from projections.options import (
     Connection,
     Db,
@@ -77,8 +85,10 @@ def verify(
     except (CheckpointUnusable, StoreUnavailable) as error:
         complain([f"cannot tell: {error}"])
         raise typer.Exit(_CANNOT_TELL) from error
-    _print_verified(report.pipelines, json=json)
     problems = [*broken, *report.problems, *tables.problems]
+    _print_verified(report.pipelines, json=json)
+    for problem in problems if json else ():
+        print_json({**pipeline_as_json(None), "whole": False, "problem": problem})
     complain([*(f"altered: {problem}" for problem in problems)])
     complain([*report.notices, *tables.notices])
     if problems or not report.is_whole:
@@ -106,10 +116,7 @@ def _print_verified(found: tuple[integrity.Verified, ...], *, json: bool) -> Non
         for each in found:
             print_json(
                 {
-                    "source": each.pipeline.source,
-                    "destination": each.pipeline.destination,
-                    "table_prefix": each.pipeline.table_prefix,
-                    "connection": each.pipeline.connection,
+                    **pipeline_as_json(each.pipeline),
                     "whole": each.is_whole,
                     "events": each.events,
                     "last_good": each.last_good,
@@ -159,7 +166,10 @@ def checkpoint(
     ] = None,
     public: PublicKey = None,
 ) -> None:
-    """Sign what the heads of all histories are; keep the file where the database is not."""
+    """Sign what the heads of all histories are, as they are; keep the file elsewhere.
+
+    Nothing is verified before it is signed: run `verify` first.
+    """
     private = _read_key(key)
     earlier = None
     if previous is not None:
@@ -276,10 +286,7 @@ def _agree(planned: list[erasure.Erasure], *, dry_run: bool, yes: bool, json: bo
         for each, event in events:
             print_json(
                 {
-                    "source": each.pipeline.source,
-                    "destination": each.pipeline.destination,
-                    "table_prefix": each.pipeline.table_prefix,
-                    "connection": each.pipeline.connection,
+                    **pipeline_as_json(each.pipeline),
                     "version": event.version,
                     "kind": event.kind,
                     **stream_as_json(event.stream),

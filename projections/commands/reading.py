@@ -13,7 +13,6 @@ from eventstore.store import EventStore
 from projections import audit, json_text
 from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
 from projections.display import (
-    complain,
     event_as_json,
     pipeline_as_json,
     print_json,
@@ -24,7 +23,7 @@ from projections.display import (
     stream_as_json,
 )
 from projections.exchange import FORMS, write_state
-from projections.options import At, Db, Json, Schema, moment_of, opened
+from projections.options import At, Db, Json, Schema, moment_of, opened, warn_before_history
 
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
@@ -89,9 +88,7 @@ def state(
         raise Invalid(f"there is no form {form!r} of a state; there are {', '.join(FORMS)}")
     # Not from the tables: in those PyAirbyte may have written and deleted since.
     view = state_as_of(store, pipeline, moment_of(at))
-    if not view.version and at is not None and not at.strip().startswith("@"):
-        first = rfc3339(store.event(pipeline, 1).stored_at)
-        complain([f"the history of {pipeline} begins after {at}, at {first}: no state yet"])
+    warn_before_history(store, pipeline, at, view.version)
     if not table and not json:
         print_json_text(write_state(view, form))
         return

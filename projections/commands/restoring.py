@@ -16,7 +16,14 @@ from projections.as_of import locate, parse_moment
 from projections.commands.explaining import print_changes
 from projections.display import complain, counted, event_as_json, print_json
 from projections.exchange import read_state
-from projections.options import Json, Names, confirmed, moment_of, read_file
+from projections.options import (
+    Json,
+    Names,
+    confirmed,
+    moment_of,
+    read_file,
+    warn_before_history,
+)
 from projections.rewind import Plan
 
 Reason = Annotated[str, typer.Option(help="Why; whoever reads the history later will ask.")]
@@ -48,6 +55,7 @@ def rewind(
 ) -> None:
     """Make the state as of a moment the current one; the history keeps what came since."""
     version = locate(store, pipeline, parse_moment(to)).version
+    warn_before_history(store, pipeline, to, version)
     plan = rewinding.plan_rewind(store, pipeline, version, _named(stream, namespace))
     question = f"Rewind {pipeline} from @{plan.before.version} to @{version}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
@@ -140,18 +148,17 @@ def move(
 ) -> None:
     """Copy the state to another pipeline, and forget it where it was."""
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
-    plan = rewinding.plan_copy(store, pipeline, target)
-    left = rewinding.plan_clear(store, pipeline)
-    _expect(left, expect)
+    plans = rewinding.plan_move(store, pipeline, target)
+    _expect(plans[1], expect)
     if dry_run or not yes:
-        for each in (plan, left):
+        for each in plans:
             complain([f"{each.before.pipeline}:"])
             _show(each, json=json and dry_run)
     if dry_run:
         return
     rewinding.check_reason(reason)
     confirmed(f"Move the state of {pipeline} to {target}?", yes)
-    _report(rewinding.move(store, pipeline, target, reason=reason, actor=actor), json=json)
+    _report(rewinding.append_move(store, *plans, reason=reason, actor=actor), json=json)
 
 
 def _append(

@@ -9,8 +9,10 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect, latest_state
+from projections.models import STATE_TABLES
 from tests.command_line.histories import STATES, events_in, write_history
 from tests.command_line.shell import SCRIPT, environment, finish, run, start
+from tests.messages import stream_state
 
 SHOP = Pipeline("source-shop", "destination-lake")
 
@@ -71,6 +73,28 @@ def test_a_dry_run_changes_nothing(eventstore, shop, command):
     assert {line["change"] for line in lines} <= {"added", "removed", "changed"}
     assert len(lines) == len(done.lines)
     assert events_in(shop) == before
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])
+def test_a_dry_run_takes_nothing_in_that_pyairbyte_has_written(eventstore, shop, command):
+    theirs = {"destination_name": "destination-lake", "source_name": "s", "stream_name": "n"}
+    with connect(shop) as store, store.database.engine.begin() as db:
+        db.execute(STATE_TABLES[1].insert(), {**theirs, "state_json": stream_state("n", 1)})
+    before = events_in(shop)
+    named = ("--source", "source-shop")
+    assert eventstore(*command, "--dry-run", *named).code == 0
+    assert events_in(shop) == before
+
+
+def test_an_object_of_a_strange_type_is_a_legacy_state(eventstore, shop):
+    (shop.parent / "odd.json").write_text('{"type":["x"]}')
+    assert eventstore("set", "odd.json", *WHY).code == 0
+    assert state_in(shop) == ['{"type":"LEGACY","data":{"type":["x"]}}']
+
+
+def test_a_moment_before_the_history_is_warned_of(eventstore, shop):
+    done = eventstore("rewind", "2020-01-01", "--dry-run", "--db", shop)
+    assert "begins after 2020-01-01" in done.err
 
 
 @pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from eventstore import (
+    ErasedBody,
     EventStoreError,
     HistoryConflict,
     Invalid,
@@ -18,9 +19,20 @@ from eventstore import (
     StreamNotFound,
     UnknownVersion,
 )
+from eventstore.erasure import erase
+from eventstore.integrity import verify
 from eventstore.tables import bodies
 from projections import StateView, latest_state, parse_moment, replay, state_as_of
-from projections.rewind import clear, copy, move, plan_rewind, rewind, set_state
+from projections.rewind import (
+    append_move,
+    clear,
+    copy,
+    move,
+    plan_move,
+    plan_rewind,
+    rewind,
+    set_state,
+)
 from tests.contract.random_histories import STREAMS, histories, play
 from tests.messages import global_state, inner_state, legacy_state, saved, stream_state
 
@@ -208,13 +220,48 @@ def test_what_is_not_there_cannot_be_brought_back(shop, to, streams, error):
     assert shop.heads() == {SHOP: 4}
 
 
+def test_a_name_alone_is_that_of_the_stream_without_a_namespace(store):
+    for cursor in (1, 2):
+        store.append(
+            SHOP, *(saved("users", {"cursor": cursor}, space) for space in (None, "audit", "eu"))
+        )
+    rewind(store, SHOP, 3, ["users"], **WHY)
+    assert cursors(store) == {"users": 1, "audit.users": 2, "eu.users": 2}
+    rewind(store, SHOP, 3, [StreamDescriptor("users", "audit"), "eu.users"], **WHY)
+    assert cursors(store) == {"users": 1, "audit.users": 1, "eu.users": 1}
+
+
 def test_a_name_in_several_namespaces_has_to_be_told(store):
-    store.append(SHOP, saved("users", {"cursor": 1}), saved("users", {"cursor": 1}, "audit"))
-    store.append(SHOP, saved("users", {"cursor": 2}), saved("users", {"cursor": 2}, "audit"))
+    store.append(SHOP, saved("users", {"cursor": 1}, "eu"), saved("users", {"cursor": 1}, "audit"))
     with pytest.raises(Invalid, match="several namespaces"):
-        rewind(store, SHOP, 2, ["users"], **WHY)
-    rewind(store, SHOP, 2, [StreamDescriptor("users", "audit")], **WHY)
-    assert cursors(store) == {"users": 2, "audit.users": 1}
+        clear(store, SHOP, ["users"], **WHY)
+    clear(store, SHOP, ["eu.users"], **WHY)
+    assert cursors(store) == {"audit.users": 1}
+
+
+def test_what_was_erased_of_one_stream_does_not_keep_another_from_coming_back(shop):
+    erase(shop, SHOP, version=1, reason="ticket 4711")
+    rewind(shop, SHOP, 2, ["users"], **WHY)
+    assert cursors(shop) == {"orders": 2, "users": 1}
+    for streams in (None, ["orders"]):
+        with pytest.raises(ErasedBody, match="ticket 4711"):
+            rewind(shop, SHOP, 2, streams, **WHY)
+    assert verify(shop).is_whole
+
+
+def test_a_global_state_that_names_a_stream_twice_is_not_edited(store):
+    twice = [inner_state("users", {"cursor": 1}), inner_state("users", {"cursor": 2})]
+    store.append(SHOP, StateSaved(global_state({}, *twice, inner_state("orders", None))))
+    with pytest.raises(Invalid, match="names stream users twice"):
+        clear(store, SHOP, ["orders"], **WHY)
+
+
+def test_where_a_key_stands_twice_the_last_one_is_edited(store):
+    text = '{"type":"GLOBAL","global":{"stream_states":[],"stream_states":[%s]}}'
+    users = json.dumps(inner_state("users", {"cursor": 1}))
+    store.append(SHOP, StateSaved(text % users))
+    [edited] = clear(store, SHOP, ["users"], **WHY)
+    assert edited.body.decode() == text % ""
 
 
 def test_a_state_is_cleared_whole_or_by_stream(shop):
@@ -264,6 +311,20 @@ def test_a_state_is_moved_to_another_pipeline(shop):
     shop.append(LAKE, saved("payments", {"cursor": 1}))
     move(shop, SHOP, LAKE, **WHY)
     assert (cursors(shop), cursors(shop, LAKE)) == ({}, {"orders": 2, "users": 2})
+
+
+def test_a_state_that_was_moved_on_since_it_was_looked_at_is_not_moved(shop):
+    plans = plan_move(shop, SHOP, LAKE)
+    shop.append(SHOP, saved("orders", {"cursor": 9}))
+    with pytest.raises(HistoryConflict):
+        append_move(shop, *plans, **WHY)
+    with pytest.raises(HistoryConflict):
+        move(shop, SHOP, LAKE, expected=4, **WHY)
+    plans = plan_move(shop, SHOP, LAKE)
+    shop.append(LAKE, saved("orders", {"cursor": 9}))
+    with pytest.raises(HistoryConflict):
+        append_move(shop, *plans, **WHY)
+    assert cursors(shop) == {"orders": 9, "users": 2}
 
 
 def test_a_state_of_a_pipeline_nobody_knows_is_empty(store):
