@@ -37,7 +37,7 @@ gc.disable()
 
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
-settings.register_profile("quick", database=None, deadline=None, max_examples=15, print_blob=True)
+settings.register_profile("quick", database=None, deadline=None, max_examples=10, print_blob=True)
 settings.load_profile("quick")
 
 
@@ -46,11 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(capability): skipped where the database's dialect has no such capability"
     )
+    config.addinivalue_line(
+        "markers", "slow_on(database): slow there, where it is opened hundreds of times"
+    )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_demo.py")
+    for item in items:
+        for mark in item.iter_markers("slow_on"):
+            if set(mark.args) & set(item.callspec.params.values()):
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

@@ -19,7 +19,7 @@ SHOP = Pipeline("source-shop")
 NASTY = "us\x1b[31mers\r\n'; DROP TABLE x; --"
 
 
-@pytest.fixture(params=["sqlite", "duckdb"])
+@pytest.fixture(params=["sqlite"])
 def database(request, tmp_path):
     """The path of a database of one pipeline, three versions of two streams."""
     path = tmp_path / "state.db"

@@ -26,12 +26,12 @@ CHANGING = [
 ]
 
 
-@pytest.fixture(params=["sqlite", "duckdb"])
-def shop(request, tmp_path, monkeypatch):
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
     """A database with `write_history`, and a state in a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EVENTSTORE_DB", "state.db")
-    write_history(f"{request.param}:///{tmp_path / 'state.db'}")
+    write_history(f"sqlite:///{tmp_path / 'state.db'}")
     (tmp_path / "state.json").write_text('[{"type":"LEGACY","data":{"a":1}}]')
     return tmp_path / "state.db"
 

@@ -385,6 +385,7 @@ def _kept(store):
         return list(db.scalars(select(bodies.c.version).order_by(bodies.c.version)))
 
 
+@pytest.mark.slow_on("duckdb")
 def test_no_writer_points_at_a_body_that_is_being_erased(store, database):
     """An event that lost its body had it when it was erased: none came after, pointing at it."""
     with connect(database) as other, ThreadPoolExecutor(1) as pool:

@@ -100,6 +100,7 @@ def test_rebuilding_leaves_rows_alone_that_somebody_else_wrote(shop):
     assert rows(shop) == before
 
 
+@pytest.mark.slow_on("duckdb")
 def test_what_is_appended_anywhere_in_a_rebuild_is_in_the_tables_afterwards(database):
     with connect(database) as one, connect(database) as other:
         one.append(SHOP, saved("users", {"cursor": 0}), saved("orders", {"cursor": 0}))

@@ -127,6 +127,7 @@ def test_a_global_state_that_was_cleared_away_is_not_brought_back(config):
     assert cursors(config, SHOP) == {"users": 1}
 
 
+@pytest.mark.slow_on("duckdb")
 def test_alternating_ten_times_loses_nothing(config):
     expected = {SHOP: {}, CRM: {}, LAKE: {}}
     for number in range(10):
@@ -146,6 +147,7 @@ def test_alternating_ten_times_loses_nothing(config):
         assert len(found) == 20
 
 
+@pytest.mark.slow_on("duckdb")
 def test_interrupted_anywhere_it_is_as_before_and_the_next_opening_takes_all_in(config):
     write(config, SHOP, state("users", 1), by=projections)
     write(config, CRM, state("users", 2), state("orders", 2), by=own_states)

@@ -184,6 +184,7 @@ def test_the_next_write_goes_on_from_the_first_events(pyairbytes):
     }
 
 
+@pytest.mark.slow_on("duckdb")
 def test_interrupted_anywhere_it_is_as_before_and_the_next_opening_takes_over(config):
     writers = own_states.SqlStateBackend(config)
     writers.get_state_writer(SHOP).write_state(state("users", 1))
