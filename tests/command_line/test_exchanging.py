@@ -45,7 +45,7 @@ def test_a_pipeline_is_exported_by_its_name(crowd, eventstore):
 
 def test_importing_again_says_that_nothing_changed(history, tmp_path, eventstore):
     (tmp_path / "x.jsonl").write_bytes(export_of(history))
-    for words in ("imported 9 events", "all of 9 events was here already"):
+    for words in ("imported 9 events", "9 events, all here already"):
         done = eventstore("import", tmp_path / "x.jsonl", "--db", tmp_path / "new.db")
         assert (done.code, done.out) == (0, f"{SHOP}: {words}\n")
 

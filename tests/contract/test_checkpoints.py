@@ -85,7 +85,7 @@ def test_a_history_written_and_hashed_anew_is_found(log, engine, keys):
     late = _signed(log, keys, early)
     with tampering(engine) as db:
         place = (events.c.pipeline_id == 1, events.c.version == 7)
-        db.execute(events.update().where(*place).values(actor="nobody"))
+        db.execute(events.update().where(*place).values(actor="mallory"))
         rehash(db, SHOP)
     assert verify(log).is_whole
     found = verify(log, checkpoints=[late, early]).pipelines[0]
@@ -125,7 +125,7 @@ def test_a_pipeline_taken_away_whole_is_found(log, engine, keys):
 def test_the_first_problem_is_the_one_that_is_told(log, engine, keys):
     checkpoint = _signed(log, keys)
     with tampering(engine) as db:
-        db.execute(events.update().where(events.c.version == 2).values(actor="nobody"))
+        db.execute(events.update().where(events.c.version == 2).values(actor="mallory"))
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
     assert (found.first_bad, found.covered) == (2, 0)
 

@@ -284,7 +284,7 @@ def test_several_processes_find_the_same(tmp_path, damaged):
         if damaged:
             with tampering(store.database.engine) as db:
                 place = (events.c.pipeline_id == 2, events.c.version == damaged)
-                db.execute(events.update().where(*place).values(actor="nobody"))
+                db.execute(events.update().where(*place).values(actor="mallory"))
         report = verify(store, processes=2)
         assert report == verify(store)
         bad = {found.pipeline: found.first_bad for found in report.pipelines}
