@@ -24,6 +24,7 @@ from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
 from eventstore.integrity import verify
 from projections import SqlStateBackend, audit, connect, state_as_of
 from projections.exchange import export_histories, import_histories
+from projections.rewind import rewind
 from tests.messages import global_state, inner_state, saved, stream_state
 from tests.read_side.sql_config import SqlConfig
 from tests.servers import Postgres
@@ -44,6 +45,9 @@ VERIFY_ROUNDS = 5
 IMPORT_ROUNDS = 15
 
 MOVED_EVENTS = 1_000_000
+REWOUND = 500
+REWIND_ROUNDS = 15
+
 GLOBAL_STREAMS = 1_000
 GLOBAL_VERSIONS = 5
 GLOBAL_ROUNDS = 15
@@ -288,6 +292,29 @@ def test_what_an_emitted_state_costs(results, fresh_url, kind):
         "unit": "microseconds per state",
         "ours": round(statistics.median(seconds) * 1e6, 1),
     }
+
+
+@pytest.mark.parametrize(("kind", "target"), [("sqlite", 100), ("duckdb", None)])
+def test_many_streams_are_brought_back_while_one_looks(results, fresh_url, kind, target):
+    with connect(fresh_url(kind)) as store:
+        for number in range(2):
+            store.append(
+                SHOP, *(saved(f"table {n}", {"id": number * n}) for n in range(1, REWOUND + 1))
+            )
+        took = []
+        for turn in range(REWIND_ROUNDS):
+            start = time.perf_counter()
+            restored = rewind(store, SHOP, REWOUND * (1 + turn % 2), reason="bench")
+            took.append(time.perf_counter() - start)
+            assert len(restored) == REWOUND
+            assert len({each.id for each in restored}) == 1  # one append, one transaction
+    median = statistics.median(took) * 1000
+    results[f"rewind of {REWOUND} streams, {kind}"] = {
+        "unit": "milliseconds",
+        "ours": round(median, 1),
+        "target": f"< {target}" if target else None,
+    }
+    assert target is None or median < target
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql"])
