@@ -105,8 +105,8 @@ for command in (
     proving.verify,
     proving.checkpoint,
     proving.keygen,
-    proving.erase,
-    proving.retention,
+    on_store(proving.erase, writes=True),
+    on_store(proving.retention, writes=True),
     demo,
 ):
     app.command(command.__name__.partition("_")[0])(command)

@@ -287,11 +287,8 @@ def _standing(
     """
     version = locate(store, pipeline, moment).version
     found = standing(store.newest(pipeline, STATE_KINDS, version))
-    if any(
-        stored.erased
-        and (among is None or stream is None or {stream, stream.name, str(stream)} & {*among})
-        for stream, stored in found.items()
-    ):
+    lost = [stream for stream, stored in found.items() if stored.erased]
+    if any(among is None or stream is None or _is_named(stream, among) for stream in lost):
         state_as_of(store, pipeline, version)  # says so, unless it had been erased by then
     return {stream: stored for stream, stored in found.items() if not stored.erased}
 
@@ -393,16 +390,14 @@ def _within_global(
     now = codec.stream_states(before.whole)
     old = codec.stream_states(then[None].body) if then else {}
     chosen = _chosen(streams, {*now, *old})
-    wanted = {
-        **{stream: entry for stream, entry in now.items() if stream not in chosen},
-        **{stream: entry for stream, entry in old.items() if stream in chosen},
-    }
+    wanted = {}
+    for stream in {**now, **old}:  # in the order of now, then of old
+        entries = old if stream in chosen else now
+        if stream in entries:
+            wanted[stream] = entries[stream]
     if wanted == now:
         return []
-    order = [*(stream for stream in now if stream in wanted), *(s for s in old if s not in now)]
-    body = codec.with_stream_states(
-        before.whole, [wanted[stream] for stream in order if stream in wanted]
-    )
+    body = codec.with_stream_states(before.whole, wanted.values())
     return [StateSaved(body, "edited", then[None].version if then else None)]
 
 

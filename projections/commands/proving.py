@@ -191,15 +191,11 @@ def keygen(
 
 
 def erase(
-    db: Db,
+    store: EventStore,
+    names: Names,
     version: Annotated[
         str | None, typer.Argument(metavar="@VERSION", help="The event whose body goes.")
     ] = None,
-    schema: Schema = None,
-    source: Source = None,
-    destination: Destination = None,
-    table_prefix: Prefix = None,
-    connection: Connection = None,
     stream: Annotated[str | None, typer.Option(help="All bodies of this stream.")] = None,
     namespace: Annotated[str | None, typer.Option(help="The stream's namespace.")] = None,
     before: Annotated[
@@ -217,34 +213,28 @@ def erase(
     """Erase bodies for good, for legal reasons; the events stay, and the chain is verifiable."""
     if namespace is not None and stream is None:
         raise Invalid("--namespace belongs to --stream: name it as well")
-    names = Names(source, destination, table_prefix, connection)
-    with opened(db, schema, writes=not dry_run) as store:
-        if reapply:
-            _agree(erasure.reapply(store, dry_run=True), dry_run=dry_run, yes=yes, json=json)
-            done = [] if dry_run else erasure.reapply(store)
-            _tell(done)
-            return
-        pipeline = names.one(store)
-        what: dict[str, Any] = {
-            "version": None if version is None else _version(store, pipeline, version),
-            "stream": None if stream is None else StreamDescriptor(stream, namespace),
-            "before": instant(before, "--before"),
-            "reason": reason or "",
-            "actor": actor,
-        }
-        planned = erasure.erase(store, pipeline, **what, dry_run=True)
-        _agree([planned], dry_run=dry_run, yes=yes, json=json)
-        _tell([] if dry_run or not planned.bodies else [erasure.erase(store, pipeline, **what)])
+    if reapply:
+        _agree(erasure.reapply(store, dry_run=True), dry_run=dry_run, yes=yes, json=json)
+        done = [] if dry_run else erasure.reapply(store)
+        _tell(done)
+        return
+    pipeline = names.one(store)
+    what: dict[str, Any] = {
+        "version": None if version is None else _version(store, pipeline, version),
+        "stream": None if stream is None else StreamDescriptor(stream, namespace),
+        "before": instant(before, "--before"),
+        "reason": reason or "",
+        "actor": actor,
+    }
+    planned = erasure.erase(store, pipeline, **what, dry_run=True)
+    _agree([planned], dry_run=dry_run, yes=yes, json=json)
+    _tell([] if dry_run or not planned.bodies else [erasure.erase(store, pipeline, **what)])
 
 
 def retention(
-    db: Db,
+    store: EventStore,
+    names: Names,
     keep: Annotated[str, typer.Option(metavar="AGE", help="90d, 12w, 48h: what is younger stays.")],
-    schema: Schema = None,
-    source: Source = None,
-    destination: Destination = None,
-    table_prefix: Prefix = None,
-    connection: Connection = None,
     reason: Reason = None,
     actor: Actor = None,
     dry_run: DryRun = False,
@@ -252,17 +242,15 @@ def retention(
     json: Json = False,
 ) -> None:
     """Erase the bodies of old states; current states and every catalog stay."""
-    names = Names(source, destination, table_prefix, connection)
-    with opened(db, schema, writes=not dry_run) as store:
-        what: dict[str, Any] = {
-            "pipelines": None if names == Names() else names.some(store),
-            "reason": reason or f"retention --keep {keep}",
-            "actor": actor,
-        }
-        age = _age(keep)
-        planned = erasure.retention(store, age, **what, dry_run=True)
-        _agree(planned, dry_run=dry_run, yes=yes, json=json)
-        _tell([] if dry_run or not planned else erasure.retention(store, age, **what))
+    what: dict[str, Any] = {
+        "pipelines": None if names == Names() else names.some(store),
+        "reason": reason or f"retention --keep {keep}",
+        "actor": actor,
+    }
+    age = _age(keep)
+    planned = erasure.retention(store, age, **what, dry_run=True)
+    _agree(planned, dry_run=dry_run, yes=yes, json=json)
+    _tell([] if dry_run or not planned else erasure.retention(store, age, **what))
 
 
 def _version(store: EventStore, pipeline: Pipeline, text: str) -> int:
