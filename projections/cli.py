@@ -14,6 +14,7 @@ from eventstore.errors import EventStoreError, Invalid
 from projections.commands import (
     exchanging,
     explaining,
+    following,
     proving,
     reading,
     restoring,
@@ -87,7 +88,7 @@ def demo(
 for command in (
     writing.record,
     reading.pipelines,
-    on_store(explaining.log),
+    on_store(following.log),
     on_pipeline(reading.show),
     on_pipeline(reading.state),
     on_pipeline(reading.catalog),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import select
-import signal
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eventstore.dialects import dialect_of
-from eventstore.errors import Invalid, StoreUnavailable
-from eventstore.events import KINDS, Pipeline
+from eventstore.errors import Invalid
+from eventstore.events import Pipeline
 from eventstore.store import EventStore
 from projections import audit
 from projections.as_of import catalog_as_of, parse_moment, state_as_of
@@ -20,7 +16,6 @@ from projections.catalog_diff import shown
 from projections.differences import KINDS as DIFFERENCES
 from projections.display import (
     Table,
-    event_as_json,
     pipeline_as_json,
     print_json,
     print_rows,
@@ -28,77 +23,17 @@ from projections.display import (
     stream_as_json,
 )
 from projections.json_text import compact
-from projections.options import At, Json, Names, instant, moment_of
+from projections.options import At, Json, Names, moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from typing_extensions import Self
+    from collections.abc import Iterable
 
     from projections.views import CatalogView, StateView
-
-_POLL_MS = 1000
 
 OtherSource = Annotated[str | None, typer.Option(help="The source of B's pipeline, if not A's.")]
 OtherDestination = Annotated[str | None, typer.Option(help="Its destination; '' for a cache.")]
 OtherPrefix = Annotated[str | None, typer.Option(help="The prefix of its cache's tables.")]
 OtherConnection = Annotated[str | None, typer.Option(help="Its connection.")]
-
-
-def log(
-    store: EventStore,
-    names: Names,
-    stream: Annotated[str | None, typer.Option(help="Events of this stream.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Events of this namespace.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="From then on.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to then.")] = None,
-    kind: Annotated[str | None, typer.Option(help="StateSaved, CatalogRegistered ...")] = None,
-    actor: Annotated[str | None, typer.Option(help="Appended by them.")] = None,
-    run: Annotated[str | None, typer.Option(help="Appended in this run.")] = None,
-    changed: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="That moved this field of a state: cursor.updated_at"),
-    ] = None,
-    last: Annotated[int | None, typer.Option("-n", min=1, help="Only the newest.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is new.")] = False,
-    json: Json = False,
-) -> None:
-    """Print events, oldest first: what each moved, and marked by ! what looks wrong."""
-    if kind not in {None, *KINDS}:
-        raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
-    filters = {
-        "among": None if names == Names() else names.some(store),
-        "since": instant(since, "--since"),
-        "until": instant(until, "--until"),
-        "stream": stream,
-        "namespace": namespace,
-        "kind": kind,
-        "actor": actor,
-        "run": run,
-        "changed": changed,
-    }
-    words = not json
-    if follow:
-        pages = _following(store, filters, last, words=words)
-    else:
-        pages = iter([_read(store, filters, words=words, last=last)])
-    # In a pipe the columns stay where they are when there is a second pipeline one day.
-    several = not sys.stdout.isatty() or follow or len(store.pipelines()) > 1
-    pipeline = ["pipeline"] if several else []
-    headings = ["version", "stored at", "event", *pipeline, "stream", "what"]
-    table = Table([*headings, "actor", "run", "reason"], whole=2, main="what")
-    found = False
-    with suppress(*([KeyboardInterrupt] if follow else [])):
-        for page in pages:
-            if json:
-                for each in page:
-                    print_json(event_as_json(each.stored))
-            else:
-                found = table.print(_row(each, several=several) for each in page)
-            if follow:
-                sys.stdout.flush()
-    if not (found or json or follow):
-        print("no event matches", file=sys.stderr)
 
 
 def diff(
@@ -220,100 +155,6 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
         print("nothing looks wrong", file=sys.stderr)
     if findings:
         raise typer.Exit(1)
-
-
-def _read(
-    store: EventStore,
-    filters: dict[str, Any],
-    *,
-    words: bool,
-    last: int | None = None,
-    after: dict[Pipeline, int] | None = None,
-) -> Iterator[audit.EventChange]:
-    if words or filters["changed"] is not None:
-        return audit.changes(store, **filters, last=last, after=after)
-    rest = {name: value for name, value in filters.items() if name != "changed"}
-    events = store.log(**rest, last=last, after=after)
-    return (audit.EventChange(stored, None) for stored in events)
-
-
-def _following(
-    store: EventStore, filters: dict[str, Any], last: int | None, *, words: bool
-) -> Iterator[Iterable[audit.EventChange]]:
-    """What is there, and then what is new, looked for once a second."""
-    engine = store.database.engine
-    shared = dialect_of(engine).MANY_PROCESSES
-    seen = store.heads()
-    yield _up_to(seen, _read(store, filters, words=words, last=last))
-    with _Pause() as pause:
-        while True:
-            if not shared:
-                engine.dispose()  # whoever wants to write needs the file for himself
-            pause.wait()
-            try:
-                heads = store.heads()
-                new = _read(store, filters, words=words, after=seen) if heads != seen else iter(())
-                page = list(_up_to(heads, new))
-            except StoreUnavailable:
-                if shared:
-                    raise
-                continue  # somebody is writing
-            yield page
-            seen = heads
-
-
-def _up_to(
-    heads: dict[Pipeline, int], page: Iterator[audit.EventChange]
-) -> Iterator[audit.EventChange]:
-    return (each for each in page if each.stored.version <= heads.get(each.stored.pipeline, 0))
-
-
-class _Pause:
-    """The time between two looks; Ctrl-C ends that, and never what a driver is doing."""
-
-    def __init__(self) -> None:
-        self._waiting = self._stopped = False
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def wait(self) -> None:
-        """Wait a second, or until nobody reads the output any more."""
-        output = select.poll()
-        output.register(sys.stdout.fileno(), 0)
-        self._waiting = True
-        try:
-            if self._stopped:
-                raise KeyboardInterrupt
-            if output.poll(_POLL_MS):
-                raise BrokenPipeError
-        finally:
-            self._waiting = False
-
-    def _stop(self, *_: object) -> None:
-        if self._waiting or self._stopped:
-            raise KeyboardInterrupt
-        self._stopped = True
-
-
-def _row(each: audit.EventChange, *, several: bool) -> list[str]:
-    stored = each.stored
-    ours = stored.origin in {None, "source"}
-    return [
-        f"@{stored.version}",
-        rfc3339(stored.stored_at),
-        stored.kind if ours else f"{stored.kind} ({stored.origin})",
-        *([str(stored.pipeline)] if several else []),
-        str(stored.stream or ""),
-        each.words,
-        stored.actor,
-        stored.run,
-        stored.reason or "",
-    ]
 
 
 def _other(store: EventStore, pipeline: Pipeline, named: Names) -> Pipeline:
