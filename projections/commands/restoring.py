@@ -11,6 +11,7 @@ import typer
 from eventstore.errors import HistoryConflict, Invalid
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 from eventstore.store import EventStore
+from projections import plans
 from projections import rewind as rewinding
 from projections.as_of import locate, parse_moment
 from projections.commands.explaining import print_changes
@@ -24,7 +25,7 @@ from projections.options import (
     read_file,
     warn_before_history,
 )
-from projections.rewind import Plan
+from projections.plans import Plan
 
 Reason = Annotated[str, typer.Option(help="Why; whoever reads the history later will ask.")]
 Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
@@ -56,7 +57,7 @@ def rewind(
     """Make the state as of a moment the current one; the history keeps what came since."""
     version = locate(store, pipeline, parse_moment(to)).version
     warn_before_history(store, pipeline, to, version)
-    plan = rewinding.plan_rewind(store, pipeline, version, _named(stream, namespace))
+    plan = plans.plan_rewind(store, pipeline, version, _named(stream, namespace))
     question = f"Rewind {pipeline} from @{plan.before.version} to @{version}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
@@ -74,7 +75,7 @@ def clear(
     json: Json = False,
 ) -> None:
     """Forget the state, of all streams or of some: the next sync reads them from the beginning."""
-    plan = rewinding.plan_clear(store, pipeline, _named(stream, namespace))
+    plan = plans.plan_clear(store, pipeline, _named(stream, namespace))
     question = f"Forget this state of {pipeline}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
@@ -92,7 +93,7 @@ def set_state(
 ) -> None:
     """Make the state in a file the current one, whole: streams it does not name are forgotten."""
     text = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
-    plan = rewinding.plan_set(store, pipeline, read_state(text))
+    plan = plans.plan_set(store, pipeline, read_state(text))
     question = f"Replace the state of {pipeline}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
@@ -125,7 +126,7 @@ def copy(
     """Make the state of a pipeline that of another one."""
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
     version = locate(store, pipeline, moment_of(at)).version
-    plan = rewinding.plan_copy(store, pipeline, target, version)
+    plan = plans.plan_copy(store, pipeline, target, version)
     question = f"Replace the state of {target}?"
     if not dry_run:
         reason = rewinding.copied_from(reason, pipeline, version)
@@ -148,17 +149,17 @@ def move(
 ) -> None:
     """Copy the state to another pipeline, and forget it where it was."""
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
-    plans = rewinding.plan_move(store, pipeline, target)
-    _expect(plans[1], expect)
+    both = plans.plan_move(store, pipeline, target)
+    _expect(both[1], expect)
     if dry_run or not yes:
-        for each in plans:
+        for each in both:
             complain([f"{each.before.pipeline}:"])
             _show(each, json=json and dry_run)
     if dry_run:
         return
-    rewinding.check_reason(reason)
+    plans.check_reason(reason)
     confirmed(f"Move the state of {pipeline} to {target}?", yes)
-    _report(rewinding.append_move(store, *plans, reason=reason, actor=actor), json=json)
+    _report(rewinding.append_move(store, *both, reason=reason, actor=actor), json=json)
 
 
 def _append(
@@ -175,7 +176,7 @@ def _append(
 ) -> None:
     _expect(plan, expect)
     if not dry_run:
-        rewinding.check_reason(reason)
+        plans.check_reason(reason)
     if dry_run or not yes:
         _show(plan, json=json and dry_run)
     if dry_run:

@@ -23,16 +23,8 @@ from eventstore.erasure import erase
 from eventstore.integrity import verify
 from eventstore.tables import bodies
 from projections import StateView, latest_state, parse_moment, replay, state_as_of
-from projections.rewind import (
-    append_move,
-    clear,
-    copy,
-    move,
-    plan_move,
-    plan_rewind,
-    rewind,
-    set_state,
-)
+from projections.plans import plan_move, plan_rewind
+from projections.rewind import append_move, clear, copy, move, rewind, set_state
 from tests.contract.random_histories import STREAMS, histories, play
 from tests.messages import global_state, inner_state, legacy_state, saved, stream_state
 
