@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from eventstore.errors import HistoryConflict
 from projections.as_of import BeforeHead, Moment, locate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
-    from eventstore.store import EventStore
-
 from projections.plans import (
     Plan,
     check_reason,
@@ -26,6 +19,12 @@ from projections.plans import (
     plan_rewind,
     plan_set,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+    from eventstore.store import EventStore
 
 _ATTEMPTS = 100
 
