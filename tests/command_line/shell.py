@@ -10,17 +10,13 @@ import struct
 import subprocess
 import sys
 import termios
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
-from projections import cli
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn
+from tests.command_line.prefork import become_the_command, run_prefork
 
 SCRIPT = Path(sys.executable).with_name("eventstore")
 
@@ -56,9 +52,23 @@ def start(*args: object, env: dict[str, str] | None = None, **options: Any) -> s
     return subprocess.Popen([SCRIPT, *map(str, args)], env=environment(env), **options)
 
 
-def run(*args: object, stdin: bytes = b"", **options: Any) -> Done:
-    """Run the installed script to its end; never may it print a traceback."""
-    return finish(start(*args, **options), stdin)
+def run(
+    *args: object,
+    stdin: bytes = b"",
+    stdout: IO[bytes] | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Done:
+    """Run the command to its end in a process of its own; never may it print a traceback."""
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(stdin)
+        given.seek(0)
+        files = [file.fileno() for file in (given, stdout or out, err)]
+        folder = str(cwd or Path.cwd())
+        code = run_prefork([*map(str, args)], files, environment(env), folder, TIMEOUT_S)
+        out.seek(0)
+        err.seek(0)
+        return done(code, out.read(), err.read())
 
 
 def finish(process: subprocess.Popen, stdin: bytes | None = None) -> Done:
@@ -99,34 +109,14 @@ def run_on_terminal(*args: object, columns: int = 80) -> Done:
     """
     process, terminal = pty.fork()
     if not process:
-        _become_the_command(args, columns)
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        become_the_command([*map(str, args)], environment({"TERM": "xterm-256color"}))
     shown = _read_to_end(terminal)
     os.close(terminal)
     _, status = os.waitpid(process, 0)
     text = shown.decode().replace("\r\n", "\n")
     assert "Traceback" not in text, text
     return Done(os.waitstatus_to_exitcode(status), re.sub(r"\x1b\[[\d;]*m", "", text), "", shown)
-
-
-def _become_the_command(args: Iterable[object], columns: int) -> NoReturn:
-    code = 1
-    try:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), "rww", (-1, 1, 1))
-        for name in set(os.environ) - set(environment()):
-            del os.environ[name]
-        os.environ["TERM"] = "xterm-256color"
-        sys.argv = ["eventstore", *map(str, args)]
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
