@@ -128,7 +128,7 @@ def find_head(
             return Memory(next_id(db)), _time(db, dialect, clock)
         memory = Memory(its_id)
     known = memory.head.version
-    row = _read_head.run(db, {"pipeline_id": memory.id, "known": known}).first()
+    row = _read_head.on_driver(db, {"pipeline_id": memory.id, "known": known}).fetchone()
     if row is None and known:
         # The database is older than what we remember: somebody restored a backup.
         return find_head(db, pipeline, None, clock, read=True)
@@ -149,11 +149,11 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     rows, new_bodies, stored = _place(append, memory, now)
     if len(rows) == len(new_bodies) == 1 and dialect_of(db).INSERTS_TOGETHER:
         body = {f"new_{name}": value for name, value in new_bodies[0].items()}
-        _insert_event_with_body.run(db, {**rows[0], **body})
+        _insert_event_with_body.on_driver(db, {**rows[0], **body})
     else:
-        _insert_events.run(db, rows)
+        _insert_events.run_each(db, rows)
         if new_bodies:
-            _insert_bodies.run(db, new_bodies)
+            _insert_bodies.run_each(db, new_bodies)
     if is_new:
         db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
     if new_streams:

@@ -150,7 +150,9 @@ def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
     if isinstance(catalog, ConfiguredAirbyteCatalog):
         return catalog
     try:
-        return ConfiguredAirbyteCatalog.model_validate_json(_json_bytes(catalog, "the catalog"))
+        return ConfiguredAirbyteCatalog.model_validate_json(
+            _json_bytes(_plain(catalog), "the catalog")
+        )
     except ValidationError as error:
         raise InvalidEvent(f"no configured catalog: {_first_problem(error)}") from error
 
@@ -379,7 +381,9 @@ def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
         model = (
             stream
             if isinstance(stream, ConfiguredAirbyteStream)
-            else ConfiguredAirbyteStream.model_validate_json(_json_bytes(stream, "the stream"))
+            else ConfiguredAirbyteStream.model_validate_json(
+                _json_bytes(_plain(stream), "the stream")
+            )
         )
     except ValidationError as error:
         raise InvalidEvent(f"no configured stream: {_first_problem(error)}") from error
@@ -413,16 +417,18 @@ def _plain(value: Any) -> Any:
     """Models and dataclasses as dicts, leaving out fields that were never set."""
     if type(value) in _SCALARS:  # most of a state, and the checks below take their time
         return value
-    if isinstance(value, BaseModel):
-        value = value.model_dump(by_alias=True, exclude_unset=True)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # The CDK's AirbyteStateBlob is a dataclass without fields: all it holds is in __dict__.
-        value = vars(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(by_alias=True, exclude_unset=True))
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # The CDK's AirbyteStateBlob is a dataclass without fields: all it holds is in __dict__.
+        return _plain(vars(value))
+    return value
 
 
 def _json_bytes(value: object, what: str) -> bytes:
@@ -433,7 +439,7 @@ def _json_bytes(value: object, what: str) -> bytes:
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"{what} holds a lone surrogate: {error}") from error
     else:
-        raw = _dump(_plain(value))
+        raw = _dump(value)
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -112,6 +112,7 @@ def has_connections_to_spare(engine: Engine) -> bool:
 def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
     dialect = dialect_of(db)
     with dialect.turn(db):
+        db.begin()
         dialect.begin_write(db)
         result = work(db)
         try:

@@ -7,11 +7,13 @@ a statement anew costs more than SQLite takes to run it.
 from __future__ import annotations
 
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam
 
 from eventstore.dialects import dialect_of
+from eventstore.driver import execute
 from eventstore.schema import schema_name
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Executable, Table
 
     from eventstore.dialects import Dialect
+    from eventstore.driver import Answer
 
 
 class Statement:
@@ -30,15 +33,22 @@ class Statement:
         self._core = core
         self._compiled: dict[tuple[type, str | None], _Compiled] = {}
 
-    def run(
-        self, db: Connection, parameters: dict[str, Any] | list[dict[str, Any]]
-    ) -> CursorResult[Any]:
-        """Run it, once or for each set of parameters."""
-        if isinstance(parameters, list) and len(parameters) != 1:
-            return db.execute(self._core(dialect_of(db)), parameters)  # in batches of rows
-        one = parameters[0] if isinstance(parameters, list) else parameters
+    def run(self, db: Connection, parameters: dict[str, Any]) -> CursorResult[Any]:
+        """Run it once."""
         compiled = self.compiled(db)
-        return db.exec_driver_sql(compiled.sql, compiled.arrange(one))
+        return db.exec_driver_sql(compiled.sql, compiled.arrange(parameters))
+
+    def run_each(self, db: Connection, rows: list[dict[str, Any]]) -> None:
+        """Run it for each row, in batches."""
+        if len(rows) == 1:
+            self.on_driver(db, rows[0])
+        else:
+            db.execute(self._core(dialect_of(db)), rows)
+
+    def on_driver(self, db: Connection, parameters: dict[str, Any]) -> Answer:
+        """Run it once, as the driver does: a row has values, and no names."""
+        compiled = self.compiled(db)
+        return execute(db, compiled.sql, compiled.arrange(parameters))
 
     def compiled(self, db: Connection) -> _Compiled:
         """Its SQL for this kind of database."""
@@ -77,13 +87,13 @@ class Batches:
         for start in range(0, whole, BATCH):
             assert compiled is not None
             values = tuple(chain.from_iterable(rows[start : start + BATCH]))
-            if compiled.positional:
+            if compiled.in_order:
                 assert compiled.names == self._places
                 db.exec_driver_sql(compiled.sql, values)
             else:
                 db.exec_driver_sql(compiled.sql, dict(zip(self._places, values, strict=True)))
         if rest := rows[whole:]:
-            self._one.run(db, [dict(zip(self._names, row, strict=True)) for row in rest])
+            self._one.run_each(db, [dict(zip(self._names, row, strict=True)) for row in rest])
 
 
 class _Compiled(NamedTuple):
@@ -91,14 +101,14 @@ class _Compiled(NamedTuple):
     constants: Mapping[str, Any]
     processors: Mapping[str, Callable[[Any], Any]]
     names: Sequence[str]
-    positional: bool
+    in_order: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None
 
     def arrange(self, parameters: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
         """Order and convert values as the driver wants them."""
         values = {**self.constants, **parameters}
         for name, process in self.processors.items():
             values[name] = process(values[name])
-        return tuple(values[name] for name in self.names) if self.positional else values
+        return self.in_order(values) if self.in_order else values
 
 
 def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
@@ -115,5 +125,10 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
     constants = {
         name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
     }
-    names = compiled.positiontup if compiled.positional else list(compiled.binds)
-    return _Compiled(compiled.string, constants, processors, names, bool(compiled.positional))
+    if not compiled.positional:
+        return _Compiled(compiled.string, constants, processors, list(compiled.binds), None)
+    names = compiled.positiontup
+    in_order = (
+        itemgetter(*names) if len(names) > 1 else lambda values: tuple(map(values.get, names))
+    )
+    return _Compiled(compiled.string, constants, processors, names, in_order)

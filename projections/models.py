@@ -142,12 +142,12 @@ def create_table(db: Connection, table: Table) -> None:
 
 def insert_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert a row, with a value for each of its columns."""
-    _insert(table).run(db, dict(values))
+    _insert(table).on_driver(db, dict(values))
 
 
 def delete_rows(db: Connection, table: Table, column: Column[str], value: str) -> None:
     """Delete the rows that have a value in a column."""
-    _delete(table, column).run(db, {"value": value})
+    _delete(table, column).on_driver(db, {"value": value})
 
 
 def replace_row(
@@ -155,7 +155,7 @@ def replace_row(
 ) -> bool:
     """Change these columns of the row with the same `row_key`, if it is there, else insert it."""
     new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
-    there = dialect_of(db).changed_rows(_overwrite(table, changing).run(db, new)) > 0
+    there = dialect_of(db).changed_rows(_overwrite(table, changing).on_driver(db, new)) > 0
     if not there:
         insert_row(db, table, values)
     return there

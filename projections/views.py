@@ -49,24 +49,28 @@ class StateView:
 
     def after(self, stored: StoredEvent) -> StateView:
         """The view after one more event."""
-        return replace(self.with_(stored), version=stored.version, stored_at=stored.stored_at)
+        return self._with(stored, version=stored.version, stored_at=stored.stored_at)
 
     def with_(self, event: StoredEvent | Draft) -> StateView:
         """The state as an event would leave it, at the same version."""
+        return self._with(event)
+
+    def _with(self, event: StoredEvent | Draft, **place: Any) -> StateView:
         if event.kind not in STATE_KINDS:
-            return self
+            return replace(self, **place)
         lost = erased_by(event)
         if event.stream is None:
             body = event.body if event.kind == "StateSaved" and not lost else None
-            return replace(self, whole=body, streams={}, erased=lost)
-        streams = {key: body for key, body in self.streams.items() if key != event.stream}
-        erased = {key: kept for key, kept in self.erased.items() if key != event.stream}
+            return replace(self, whole=body, streams={}, erased=lost, **place)
+        streams, erased = dict(self.streams), dict(self.erased)
+        streams.pop(event.stream, None)
+        erased.pop(event.stream, None)
         if event.kind == "StateCleared":
-            return replace(self, streams=streams, erased=erased)
+            return replace(self, streams=streams, erased=erased, **place)
         erased.pop(None, None)
         if not lost:
             streams[event.stream] = event.body
-        return replace(self, whole=None, streams=streams, erased=erased | lost)
+        return replace(self, whole=None, streams=streams, erased=erased | lost, **place)
 
     @property
     def bodies(self) -> list[bytes]:

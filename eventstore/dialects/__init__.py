@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import URL
 
@@ -12,8 +12,10 @@ from eventstore.errors import UnsupportedDatabase
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
+
+    from eventstore.driver import Answer
 
 Verdict = Literal["conflict", "lost", "refused"]
 """What a driver's error means: try the whole transaction again; the connection died and the
@@ -63,7 +65,7 @@ class Dialect(Protocol):
     def lock_schema(self, db: Connection) -> None:
         """Let one process at a time make tables; the lock ends with the transaction."""
 
-    def changed_rows(self, update: CursorResult[Any]) -> int:
+    def changed_rows(self, update: Answer) -> int:
         """How many rows a plain UPDATE changed."""
 
     def verdict(self, error: DBAPIError) -> Verdict:

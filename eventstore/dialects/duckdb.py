@@ -14,10 +14,11 @@ from sqlalchemy.exc import IntegrityError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, ColumnElement, Connection, CursorResult, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
+    from eventstore.driver import Answer
 
 REFUSES_CHANGES = False
 """DuckDB has no triggers before 2.0; 2.0's make every ON CONFLICT insert fail."""
@@ -77,12 +78,12 @@ def lock_schema(db: Connection) -> None:
     """Nothing to do: threads of this process that race are told to try again."""
 
 
-def changed_rows(update: CursorResult[Any]) -> int:
+def changed_rows(update: Answer) -> int:
     """How many rows a plain UPDATE changed: DuckDB answers with a row that says so.
 
     `rowcount` is always -1, and RETURNING takes another 0.3 ms.
     """
-    return int(update.scalar_one())
+    return int(update.fetchone()[0])
 
 
 def verdict(error: DBAPIError) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 
@@ -12,10 +12,11 @@ from eventstore.errors import StoreUnavailable
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, CursorResult, Engine, Table
+    from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
+    from eventstore.driver import Answer
 
 REFUSES_CHANGES = True
 MANY_PROCESSES = True
@@ -73,7 +74,7 @@ def lock_schema(db: Connection) -> None:
     db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
 
 
-def changed_rows(update: CursorResult[Any]) -> int:
+def changed_rows(update: Answer) -> int:
     """How many rows a plain UPDATE changed."""
     return update.rowcount
 

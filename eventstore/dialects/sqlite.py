@@ -10,14 +10,17 @@ from urllib.parse import quote
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
+from eventstore.driver import execute
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, ColumnElement, Connection, CursorResult, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
+    from eventstore.driver import Answer
 
 REFUSES_CHANGES = True
 MANY_PROCESSES = True
@@ -77,14 +80,14 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
 
 def begin_write(db: Connection) -> None:
     """Take the write lock now: a transaction that reads first cannot wait for it later."""
-    db.exec_driver_sql("BEGIN IMMEDIATE")
+    execute(db, "BEGIN IMMEDIATE")
 
 
 def lock_schema(db: Connection) -> None:
     """Nothing to do: the write lock is held."""
 
 
-def changed_rows(update: CursorResult[Any]) -> int:
+def changed_rows(update: Answer) -> int:
     """How many rows a plain UPDATE changed."""
     return update.rowcount
 
