@@ -8,9 +8,8 @@ erased and the chain still be verified.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +18,8 @@ FORMAT = b"airbyte-eventstore event 1\n"
 GENESIS = bytes(32)
 """What stands before the first event of a history."""
 
-Field: TypeAlias = str | int | bytes | None
+_REMEMBERED = 1000
+"""Texts whose encodings are kept: a reason may have thousands of characters."""
 
 
 def commitment(salt: bytes, body: bytes) -> bytes:
@@ -27,23 +27,80 @@ def commitment(salt: bytes, body: bytes) -> bytes:
     return sha256(salt + body).digest()
 
 
-def event_hash(previous: bytes, fields: Iterable[Field]) -> bytes:
-    """Chain an event to its predecessor; each field is typed and length-prefixed."""
-    return sha256(b"".join([FORMAT, previous, *map(encoded, fields)])).digest()
+def event_hash(previous: bytes, fields: Iterable[Any]) -> bytes:
+    """Chain an event to its predecessor: all its columns, as `rows.hashed_columns` orders them."""
+    columns = list(fields)
+    pipeline, stream = encoded_names(columns[:4]), encoded_names(columns[9:11])
+    return row_hash(previous, pipeline, *columns[4:9], stream, *columns[11:])  # type: ignore[call-arg]
 
 
-def encoded(field: Field) -> bytes:
-    """A field as it is hashed."""
-    if field is None:
+def row_hash(  # noqa: PLR0917 - twice as fast as by their names
+    previous: bytes,
+    pipeline: bytes,
+    version: int,
+    stored_at: int,
+    append_id: bytes,
+    kind: str,
+    form: int,
+    stream: bytes,
+    origin: str | None,
+    of: int | None,
+    actor: str,
+    reason: str | None,
+    run: str,
+    body_version: int | None,
+    committed: bytes | None,
+) -> bytes:
+    """`event_hash` for whoever has many events, and encodes the names only once.
+
+    Each field is typed and length-prefixed.
+    """
+    texts = _texts
+    return sha256(
+        b"".join(
+            (
+                FORMAT,
+                previous,
+                pipeline,
+                b"i%d;i%d;b%d:" % (version, stored_at, len(append_id)),
+                append_id,
+                texts[kind],
+                b"i%d;" % form,
+                stream,
+                texts[origin],
+                b"n" if of is None else b"i%d;" % of,
+                texts[actor],
+                texts[reason],
+                texts[run],
+                b"n" if body_version is None else b"i%d;" % body_version,
+                b"n" if committed is None else b"b%d:%b" % (len(committed), committed),
+            )
+        )
+    ).digest()
+
+
+def encoded_names(names: Iterable[str | None]) -> bytes:
+    """The names of a pipeline or a stream as they are hashed."""
+    return b"".join(map(_encoded, names))
+
+
+def _encoded(text: str | bytes | None) -> bytes:
+    if text is None:
         return b"n"
-    if isinstance(field, str):
-        return _encoded_text(field)
-    if isinstance(field, int):
-        return b"i%d;" % field
-    return b"b%d:%b" % (len(field), field)
+    if isinstance(text, bytes):  # which SQLite keeps in a column of texts, and so shows
+        return b"b%d:%b" % (len(text), text)
+    utf8 = text.encode()
+    return b"s%d:%b" % (len(utf8), utf8)
 
 
-@lru_cache(256)  # of all names in a history there are few
-def _encoded_text(field: str) -> bytes:
-    text = field.encode()
-    return b"s%d:%b" % (len(text), text)
+class _Texts(dict[Any, bytes]):
+    """Texts as they are hashed; the same few stand in most events."""
+
+    def __missing__(self, text: str | None) -> bytes:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[text] = made = _encoded(text)
+        return made
+
+
+_texts = _Texts()

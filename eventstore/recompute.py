@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.types import NullType
 
-from eventstore.chain import FORMAT, GENESIS, encoded
+from eventstore.chain import GENESIS, encoded_names, row_hash
 from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import StoreUnavailable
 from eventstore.statements import Statement
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
     from typing_extensions import Protocol
 
-    from eventstore.chain import Field
     from eventstore.dialects import Dialect
 
     T = TypeVar("T")
@@ -150,24 +149,13 @@ def _as_bytes(value: Any) -> Any:
     return bytes(value) if type(value) is memoryview else value  # psycopg2's bytes
 
 
-class _Encoded(dict[Any, bytes]):
-    """Texts as they are hashed; the same few stand in most rows."""
-
-    def __missing__(self, text: Field) -> bytes:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[text] = made = encoded(text)
-        return made
-
-
 class _Check:
     """What has to be known from row to row."""
 
     def __init__(self, read: Read, part: Part) -> None:
         self._read = read
         self._part = part
-        self._names = b"".join(map(encoded, part.names))
-        self._texts = _Encoded()
+        self._names = encoded_names(part.names)
         self._kept: dict[int, bytes | None] = {}
         """The commitments of bodies, by the versions that keep them."""
         self._previous, self._time = GENESIS, -1
@@ -193,7 +181,7 @@ class _Check:
             streams.c.pipeline_id == self._part.pipeline_id
         )
         return {
-            number: encoded(namespace) + encoded(name)
+            number: encoded_names((namespace, name))
             for number, namespace, name in db.execute(query)
         }
 
@@ -248,9 +236,9 @@ class _Check:
         """Check rows; returns the version that should come next."""
         # The loop that all of a history goes through: names are local, and nothing is called that
         # need not be. Types are looked at, since SQLite keeps 3.5 in an integer column.
-        names, texts, stream_names = FORMAT, self._texts, self._streams
-        pipeline, used, kept_at = self._names, self.used, self._kept
-        previous, time, join = self._previous, self._time, b"".join
+        pipeline, stream_names = self._names, self._streams
+        used, kept_at = self.used, self._kept
+        previous, time = self._previous, self._time
         for (
             version,
             stored_at,
@@ -288,27 +276,23 @@ class _Check:
             if stream is None:
                 raise _Broken(version, f"speaks of stream number {number}, which is not there")
             used.add(number)
-            previous = sha256(
-                join(
-                    (
-                        names,
-                        previous,
-                        pipeline,
-                        b"i%d;i%d;b%d:" % (version, stored_at, len(append_id)),
-                        append_id,
-                        texts[kind],
-                        b"i%d;" % form,
-                        stream,
-                        texts[origin],
-                        b"n" if of is None else b"i%d;" % of,
-                        texts[actor],
-                        texts[reason],
-                        texts[run],
-                        b"n" if body_version is None else b"i%d;" % body_version,
-                        b"n" if commitment is None else b"b%d:%b" % (len(commitment), commitment),
-                    )
-                )
-            ).digest()
+            previous = row_hash(
+                previous,
+                pipeline,
+                version,
+                stored_at,
+                append_id,
+                kind,
+                form,
+                stream,
+                origin,
+                of,
+                actor,
+                reason,
+                run,
+                body_version,
+                commitment,
+            )
             if previous != its_hash:
                 raise _Broken(
                     version, "has a hash that does not follow from its columns and the event before"
