@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from eventstore.append import next_id, pipeline_id
+from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryDiffers
 from eventstore.inspection import Inspection
 from eventstore.rows import pipeline_row
@@ -61,14 +63,15 @@ def _import(
     written: dict[Pipeline, int] = {}
     unchanged: dict[Pipeline, int] = {}
     first = next_id(db)
-    for history in histories:
-        if _is_there(db, history):
-            unchanged[history.pipeline] = history.version
-            for _ in range(history.batches):
-                spool.skip()
-            continue
-        _write(db, first + len(written), history, spool)
-        written[history.pipeline] = history.version
+    with dialect_of(db).filling(db, events) if first == 1 else nullcontext():
+        for history in histories:
+            if _is_there(db, history):
+                unchanged[history.pipeline] = history.version
+                for _ in range(history.batches):
+                    spool.skip()
+                continue
+            _write(db, first + len(written), history, spool)
+            written[history.pipeline] = history.version
     for pipeline in written:
         store.apply_newest(db, pipeline)
     return Imported(written, unchanged)

@@ -111,6 +111,11 @@ def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
     return nullcontext()
 
 
+def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to do: it was not seen to be faster."""
+    return nullcontext()
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist."""
     query = text(  # information_schema would take twice as long

@@ -116,6 +116,11 @@ def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
     return nullcontext()
 
 
+def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to do: dropping an index would keep all readers waiting, and takes its owner."""
+    return nullcontext()
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist; also of one that may not be read."""
     query = text(

@@ -124,6 +124,25 @@ def overwriting(db: Connection) -> Iterator[None]:
         db.exec_driver_sql(f"PRAGMA secure_delete = {int(before)}")
 
 
+@contextmanager
+def filling(db: Connection, table: Table) -> Iterator[None]:
+    """Make what slows each row down when they are there: the write lock keeps others away.
+
+    An error in between rolls the transaction back, and with it what was dropped.
+    """
+    name, guard = "_eventstore_no_replace", _GUARDS[-1]
+    guarded = name not in missing_guards(db, None)
+    if guarded:
+        db.exec_driver_sql(f"DROP TRIGGER {name}")
+    for index in table.indexes:
+        index.drop(db, checkfirst=True)
+    yield
+    for index in table.indexes:
+        index.create(db)
+    if guarded:
+        db.exec_driver_sql(guard)
+
+
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:  # noqa: ARG001
     """The columns of a table, none if it does not exist."""
     query = text("SELECT name FROM pragma_table_info(:table)")
