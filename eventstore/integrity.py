@@ -37,6 +37,9 @@ _VERSIONS_PER_PART = (1_000, 50_000)
 
 _PARTS_PER_PROCESS = 4
 
+_LONGEST_PART = 1_000_000
+"""Versions that are looked at with one knowledge of what was erased."""
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -212,9 +215,10 @@ def _recompute(
     engine = store.database.engine
     outcomes: dict[int, list[Outcome]] = {owner.id: [] for owner in owners}
     if processes <= 1 or not _opens_again(store):
-        for owner in owners:
-            part = Part(owner.id, owner.names, 1, owner.last)
-            outcomes[owner.id].append(recompute(store.database.read, part, advance))
+        for part in _parts(owners, _LONGEST_PART):
+            found = outcomes[part.pipeline_id]
+            if not any(outcome.problem for outcome in found):
+                found.append(recompute(store.database.read, part, advance))
         return outcomes
     url = engine.url.render_as_string(hide_password=False)
     schema = store.database.read(schema_name)

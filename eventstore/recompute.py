@@ -18,9 +18,10 @@ from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import StoreUnavailable
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
+from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
     from typing_extensions import Protocol
@@ -46,6 +47,9 @@ _SALT = 16
 _OTHER_TYPE = "holds a value of another type than any event has"
 _REMEMBERED = 50_000
 _CHUNK = 500
+
+_ERASURES = 100
+"""BodyErased read at a time; each names 10,000 versions at most."""
 
 
 class Part(NamedTuple):
@@ -117,9 +121,9 @@ def recompute(read: Read, part: Part, progress: Callable[[int], None]) -> Outcom
     return Outcome(None, frozenset(check.used))
 
 
-def erased_versions(db: Connection, pipeline_id: int) -> dict[int, int]:
-    """Which bodies were erased from a history, and the version that says so."""
-    from eventstore.codec import erased_versions as named_in  # noqa: PLC0415 - imports the models
+def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
+    """Which bodies were erased from a history, each after the version that says so."""
+    from eventstore.codec import erased_versions  # noqa: PLC0415 - imports the models
 
     query = (
         select(events.c.version, _raw(bodies.c.data))
@@ -132,12 +136,12 @@ def erased_versions(db: Connection, pipeline_id: int) -> dict[int, int]:
         )
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
     )
-    erased: dict[int, int] = {}
-    for version, data in db.execute(query):
+    for said_by, data in db.execute(query.execution_options(yield_per=_ERASURES)):
         # One that was altered is found in its turn.
         with suppress(ValueError, KeyError, TypeError):
-            erased |= dict.fromkeys(named_in(_as_bytes(data)), version)
-    return erased
+            for version in erased_versions(_as_bytes(data)):
+                if type(version) is int:
+                    yield said_by, version
 
 
 def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -165,7 +169,7 @@ class _Check:
         """Read the streams, the erasures, and the row before the part."""
         part = self._part
         self._streams = self._read(self._stream_names)
-        self._erased = self._read(lambda db: erased_versions(db, part.pipeline_id))
+        self._erased = self._read(self._erased_versions)
         if part.first > 1:
             place = (events.c.pipeline_id == part.pipeline_id, events.c.version == part.first - 1)
             query = select(_raw(events.c.hash), events.c.stored_at).where(*place)
@@ -184,6 +188,14 @@ class _Check:
             number: encoded_names((namespace, name))
             for number, namespace, name in db.execute(query)
         }
+
+    def _erased_versions(self, db: Connection) -> VersionSet:
+        part = self._part
+        erased = VersionSet(part.first)
+        for _, version in _erasures(db, part.pipeline_id):
+            if part.first <= version <= part.last:
+                erased.add(version)
+        return erased
 
     def page(self, low: int, high: int) -> None:
         """Check all versions from one to another."""
@@ -238,6 +250,7 @@ class _Check:
         # need not be. Types are looked at, since SQLite keeps 3.5 in an integer column.
         pipeline, stream_names = self._names, self._streams
         used, kept_at = self.used, self._kept
+        erased = self._erased.between(expected, expected + len(rows))
         previous, time = self._previous, self._time
         for (
             version,
@@ -312,7 +325,7 @@ class _Check:
             kept_at[version] = commitment
             if (
                 data is None
-                or version in self._erased
+                or version in erased
                 or codec != "plain"
                 or type(salt) is not bytes
                 or type(data) is not bytes
@@ -328,24 +341,28 @@ class _Check:
         self, version: int, kind: str, commitment: bytes | None, salt: Any, codec: Any
     ) -> None:
         """What is wrong with a body, unless it is only large, or was erased as it should be."""
-        if version not in self._erased:
-            # It may have been erased since.
-            self._erased = self._read(lambda db: erased_versions(db, self._part.pipeline_id))
-        if kind != ERASURE and version in self._erased:
-            if salt is not None:
-                by = self._erased[version]
-                raise _Broken(
-                    version,
-                    f"has the body again that @{by} says was erased: "
-                    "after restoring a backup run `erase --reapply`",
-                )
+        if salt is not None and kind != ERASURE and version in self._erased:
+            by = self._read(lambda db: self._erased_by(db, version))
+            raise _Broken(
+                version,
+                f"has the body again that @{by} says was erased: "
+                "after restoring a backup run `erase --reapply`",
+            )
+        data = None if salt is None else self._read(lambda db: self._body(db, version))
+        if data is None:
+            if version not in self._erased:
+                # It may have been erased since.
+                self._erased = self._read(self._erased_versions)
+            if kind == ERASURE or version not in self._erased:
+                raise _Broken(version, "has lost its body, and no event says that it was erased")
             return
-        if salt is None:
-            raise _Broken(version, "has lost its body, and no event says that it was erased")
-        data = self._read(lambda db: self._body(db, version))
         are_bytes = type(salt) is bytes and type(data) is bytes and len(salt) == _SALT
         if codec != "plain" or not are_bytes or sha256(salt + data).digest() != commitment:
             raise _Broken(version, "has another body than it was stored with")
+
+    def _erased_by(self, db: Connection, version: int) -> int:
+        named = _erasures(db, self._part.pipeline_id)
+        return max(said_by for said_by, erased in named if erased == version)
 
     def _body(self, db: Connection, version: int) -> Any:
         place = (bodies.c.pipeline_id == self._part.pipeline_id, bodies.c.version == version)

@@ -28,6 +28,13 @@ class VersionSet:
         byte, bit = divmod(version - self._first, 8)
         return 0 <= byte < len(self._bits) and bool(self._bits[byte] >> bit & 1)
 
+    def between(self, first: int, last: int) -> set[int]:
+        """Those from one version to another, both included."""
+        low, high = (first - self._first) // 8, (last - self._first) // 8
+        if not any(self._bits[max(low, 0) : max(high + 1, 0)]):
+            return set()
+        return {version for version in range(first, last + 1) if version in self}
+
     def least(self) -> int | None:
         """The first of them."""
         rest = self._bits.lstrip(b"\0")

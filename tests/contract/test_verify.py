@@ -1,5 +1,7 @@
 """Verifying finds whatever was changed, and nothing where nothing was."""
 
+import tracemalloc
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -7,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StoreUnavailable
+from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StoreUnavailable, integrity
 from eventstore import recompute as recomputing
-from eventstore.erasure import erase, reapply
+from eventstore.erasure import erase, reapply, retention
 from eventstore.integrity import verify
 from eventstore.tables import bodies, events, pipelines, streams
 from projections import connect, register_catalog
@@ -273,6 +275,35 @@ def test_pages_follow_each_other(log, engine, monkeypatch, page):
         db.execute(text("INSERT INTO _eventstore_events SELECT * FROM _eventstore_events "
                         "WHERE pipeline_id = 1 AND version = 10"))  # fmt: skip
     assert verify(log).pipelines[0].first_bad == 10
+
+
+@pytest.mark.parametrize("part", [1, 2, 6, 7, 8])
+def test_parts_follow_each_other(log, engine, monkeypatch, part):
+    monkeypatch.setattr(integrity, "_LONGEST_PART", part)
+    assert verify(log).is_whole
+    with engine.begin() as db:
+        row = {"pipeline_id": 1, "version": 7, "salt": b"s" * 16, "codec": "plain", "data": b"{}"}
+        db.execute(bodies.insert(), row)
+    found, other = verify(log).pipelines
+    assert (found.first_bad, found.last_good) == (7, 6)
+    assert "@10" in found.problem
+    assert other.is_whole
+
+
+def test_what_was_erased_takes_next_to_no_memory(tmp_path, monkeypatch):
+    """A bit for each body, where a dict takes a hundred bytes."""
+    monkeypatch.setattr(recomputing, "PAGE", 100)
+    monkeypatch.setattr(recomputing, "_REMEMBERED", 1000)
+    peaks = []
+    with connect(tmp_path / "state.db") as store:
+        for _ in range(2):
+            store.append(SHOP, *emitted(12_000))
+            retention(store, timedelta(0))
+            tracemalloc.start()
+            assert verify(store).is_whole
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 12_000 * 20
 
 
 @pytest.mark.parametrize("damaged", [None, 1, 2_500, 5_000])
