@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from eventstore.events import StreamDescriptor
-from eventstore.rows import STORED, stored_events
+from eventstore.reading import at_versions
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -155,13 +155,9 @@ def _pipeline_ids(db: Connection, wanted: Iterable[Pipeline]) -> dict[Pipeline, 
 def _fetch(
     db: Connection, wanted: dict[int, list[int]]
 ) -> Iterator[tuple[tuple[Pipeline, int], StoredEvent]]:
-    for pipeline_id, all_versions in wanted.items():
-        for versions in _chunks(all_versions):
-            query = STORED.where(
-                events.c.pipeline_id == pipeline_id, events.c.version.in_(versions)
-            )
-            for stored in stored_events(db.execute(query)):
-                yield (stored.pipeline, stored.version), stored
+    for pipeline_id, versions in wanted.items():
+        for stored in at_versions(db, pipeline_id, versions):
+            yield (stored.pipeline, stored.version), stored
 
 
 def _reaches_all(kind: str, stream: object) -> bool:

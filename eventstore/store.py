@@ -1,18 +1,14 @@
-"""The log: events appended to histories, and read back."""
+"""The door of the log: events are appended to histories, and read back."""
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 from collections import deque
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, func, literal, select, tuple_
-
-from eventstore.append import BEFORE_THE_FIRST, Append, Head, Memory, find_head, write
-from eventstore.append import pipeline_id as find_id
+from eventstore import reading
+from eventstore.append import Append, Head, Memory, find_head, write
 from eventstore.database import Database
 from eventstore.errors import (
     AppendIdReused,
@@ -25,17 +21,15 @@ from eventstore.errors import (
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.predecessors import before
-from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
 from eventstore.schema import LOG
-from eventstore.statements import Statement
-from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
+from eventstore.tables import events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Row, ScalarSelect, Select
+    from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
     from eventstore.codec import Draft
@@ -43,70 +37,6 @@ if TYPE_CHECKING:
     from eventstore.schema import Schema
 
 _log = logging.getLogger(__name__)
-
-PAGE = 1000
-"""Events read at a time; no transaction is open between two pages."""
-
-_FIRST_PAGE = 8
-_SMALL_PAGE = 1 << 20
-"""Bytes of bodies below which the next page, read backwards, may be larger."""
-
-_SIZES = (1, 4, 20, 100, 300, PAGE)
-"""How many events are chosen by their versions: a statement is compiled for each of these."""
-
-_END = 2**62
-"""After the last version there can be."""
-
-_newest_event = Statement(
-    lambda _: (
-        select(events.c.version, events.c.hash, events.c.stored_at)
-        .where(OF_PIPELINE)
-        .order_by(events.c.version.desc())
-        .limit(1)
-    )
-)
-_history_page = Statement(
-    lambda _: (
-        STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
-        .where(events.c.version <= bindparam("up_to"))
-        .order_by(events.c.version)
-        .limit(PAGE)
-    )
-)
-
-
-@cache
-def _newest_versions(kinds: tuple[str, ...]) -> Statement:
-    """Of each stream the version of the newest event of each kind."""
-    of_each_kind = [
-        select(func.max(events.c.version))
-        .where(
-            events.c.pipeline_id == bindparam("pipeline_id"),
-            events.c.kind == kind,
-            events.c.stream_number == streams.c.number,
-            events.c.version <= bindparam("up_to"),
-        )
-        .scalar_subquery()
-        .label(f"newest_{kind}")
-        for kind in kinds
-    ]
-    query = select(*of_each_kind).where(streams.c.pipeline_id == bindparam("pipeline_id"))
-    return Statement(lambda _: query)
-
-
-@cache
-def _chosen_events(size: int) -> Statement:
-    """Events of a pipeline by their versions."""
-    versions = [bindparam(f"version_{n}", type_=BigInteger) for n in range(size)]
-    mine = (
-        events.c.pipeline_id == bindparam("pipeline_id"),
-        events.c.version.in_(versions),
-    )
-    return Statement(lambda _: STORED.where(*mine).order_by(events.c.version))
-
-
-_BY_VERSION = (events.c.version,)
-_BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
 
 
 class EventStore:
@@ -229,14 +159,7 @@ class EventStore:
         self, pipeline: Pipeline, *, after: int = 0, up_to: int | None = None
     ) -> Iterator[StoredEvent]:
         """Read a history oldest first, from the version after `after` to `up_to`, in pages."""
-        place = {"pipeline_key": pipeline.key, "up_to": _END if up_to is None else up_to}
-        while True:
-            page = {**place, "after": after}
-            rows = self.database.read(lambda db, page=page: _history_page.run(db, page).all())  # type: ignore[misc]
-            yield from stored_events(rows)
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].version
+        return reading.history(self.database, pipeline, after, up_to)
 
     def log(
         self,
@@ -273,11 +196,11 @@ class EventStore:
         }
         where += [column == value for column, value in wanted.items() if value is not None]
         if after is not None:
-            tail = self._since(after, where)
+            tail = reading.matching_since(self.database, where, after)
             return tail if last is None else iter(deque(tail, maxlen=last))
         if last is not None:
-            return self._newest_matching(where, last)
-        return self._pages(where, _BY_TIME)
+            return reading.newest_matching(self.database, where, last)
+        return reading.matching(self.database, where)
 
     def event(self, pipeline: Pipeline, version: int) -> StoredEvent:
         """Read one event; raises UnknownVersion."""
@@ -297,14 +220,11 @@ class EventStore:
 
     def pipelines_within(self, db: Connection) -> list[Pipeline]:
         """`pipelines`, read in a transaction of the caller's."""
-        return [pipeline_of(row) for row in db.execute(select(pipelines).order_by("id"))]
+        return reading.all_pipelines(db)
 
     def heads(self) -> dict[Pipeline, int]:
         """The version each history has reached."""
-        version = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
-        query = select(pipelines, version.scalar_subquery().label("version")).order_by("id")
-        rows = self.database.read(partial(_all, query=query))
-        return {pipeline_of(row): row.version for row in rows}
+        return self.database.read(reading.heads)
 
     def head(self, pipeline: Pipeline) -> Head:
         """Where a history ends; version 0 if it has not begun."""
@@ -312,17 +232,13 @@ class EventStore:
 
     def head_within(self, db: Connection, pipeline: Pipeline) -> Head:
         """`head`, read in a transaction of the caller's."""
-        row = _newest_event.run(db, {"pipeline_key": pipeline.key}).first()
-        return Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
+        return reading.head(db, pipeline)
 
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
-        """The version a history had reached at a moment, what was stored right then included.
-
-        Bisects the key: within a history time never runs backwards.
-        """
+        """The version a history had reached at a moment, what was stored right then included."""
         wanted = to_microseconds(moment)
         high = self.head(pipeline).version
-        return self.database.read(lambda db: _bisect(db, pipeline, wanted, high))
+        return self.database.read(lambda db: reading.version_at(db, pipeline, wanted, high))
 
     def newest(
         self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
@@ -337,21 +253,7 @@ class EventStore:
         self, db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
     ) -> list[StoredEvent]:
         """`newest`, read in a transaction of the caller's."""
-        pipeline_id = find_id(db, pipeline)
-        if pipeline_id is None:
-            return []
-        bounds = {"pipeline_id": pipeline_id, "up_to": _END if up_to is None else up_to}
-        found = _newest_versions(tuple(kinds)).run(db, bounds).all()
-        versions = sorted(version for row in found for version in row if version is not None)
-        stored: list[StoredEvent] = []
-        for start in range(0, len(versions), PAGE):
-            chosen = versions[start : start + PAGE]
-            size = next(size for size in _SIZES if size >= len(chosen))
-            places = {f"version_{n}": version for n, version in enumerate(chosen)}
-            places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
-            rows = _chosen_events(size).run(db, {"pipeline_id": pipeline_id, **places})
-            stored += stored_events(rows.all())
-        return stored
+        return reading.newest(db, pipeline, kinds, up_to)
 
     def require_inline(self) -> None:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""
@@ -389,23 +291,7 @@ class EventStore:
         after: int = 0,
     ) -> Iterator[StoredEvent]:
         """Read the events of one kind and stream newest first, from `up_to` to after `after`."""
-        size = _FIRST_PAGE
-        where = [
-            belongs_to(pipeline),
-            events.c.kind == kind,
-            events.c.stream_number == _number_of(pipeline, stream),
-            events.c.version > after,
-        ]
-        query = STORED.where(*where).order_by(events.c.version.desc())
-        while True:
-            page = query.where(events.c.version <= up_to).limit(size)
-            rows = self.database.read(partial(_all, query=page))
-            yield from stored_events(rows)
-            if len(rows) < size:
-                return
-            up_to = rows[-1].version - 1
-            if sum(len(row.data or b"") for row in rows) < _SMALL_PAGE:
-                size = min(size * 4, PAGE)
+        return reading.backwards(self.database, pipeline, kind, stream, up_to=up_to, after=after)
 
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
@@ -431,7 +317,7 @@ class EventStore:
         read = look or expected is not None or append.writer is not None
         memory, now = find_head(db, append.pipeline, remembered, self._clock, read=read)
         # Looked for behind the head: what is appended after that was read loses the race for it.
-        if look and (stored := _appended_as(db, append.id)):
+        if look and (stored := reading.appended_as(db, append.id)):
             return _same_append(stored, append), None
         if expected is not None and expected != memory.head.version:
             actual = memory.head.version
@@ -448,96 +334,13 @@ class EventStore:
             self._memories_of, self._memories = db.engine, {}
         return self._memories
 
-    def _pages(
-        self, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
-    ) -> Iterator[StoredEvent]:
-        query = STORED.where(*where).order_by(*order).limit(PAGE)
-        last: list[Any] = []
-        while True:
-            page = query.where(tuple_(*order) > tuple_(*last)) if last else query
-            rows = self.database.read(partial(_all, query=page))
-            yield from stored_events(rows)
-            if len(rows) < PAGE:
-                return
-            last = [rows[-1]._mapping[column] for column in order]
-
-    def _since(
-        self, after: Mapping[Pipeline, int], where: Sequence[ColumnElement[bool]]
-    ) -> Iterator[StoredEvent]:
-        ahead = {
-            pipeline: head
-            for pipeline, head in self.heads().items()
-            if head > after.get(pipeline, 0)
-        }
-        histories = [
-            self._pages(
-                [
-                    *where,
-                    belongs_to(pipeline),
-                    events.c.version > after.get(pipeline, 0),
-                    events.c.version <= head,
-                ],
-                _BY_VERSION,
-            )
-            for pipeline, head in ahead.items()
-        ]
-        return heapq.merge(*histories, key=lambda stored: stored.stored_at)
-
-    def _newest_matching(
-        self, where: Sequence[ColumnElement[bool]], last: int
-    ) -> Iterator[StoredEvent]:
-        descending = [column.desc() for column in _BY_TIME]
-        query = STORED.where(*where).order_by(*descending).limit(last)
-        rows = self.database.read(partial(_all, query=query))
-        return stored_events(reversed(rows))
-
-
-def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
-    return db.execute(query).all()
-
-
-def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:
-    """The number of a stream, so that databases find it first."""
-    if stream is None:
-        return select(literal(WHOLE_PIPELINE)).scalar_subquery()
-    its_id = select(pipelines.c.id).where(pipelines.c.key == pipeline.key).scalar_subquery()
-    return (
-        select(streams.c.number)
-        .where(
-            streams.c.pipeline_id == its_id,
-            streams.c.name == stream.name,
-            streams.c.namespace.is_not_distinct_from(stream.namespace),
-        )
-        .scalar_subquery()
-    )
-
-
-def _bisect(db: Connection, pipeline: Pipeline, wanted: int, high: int) -> int:
-    low, its_id = 0, find_id(db, pipeline)
-    while low < high:
-        middle = (low + high + 1) // 2
-        place = (events.c.pipeline_id == its_id, events.c.version == middle)
-        stored_at = db.scalar(select(events.c.stored_at).where(*place))
-        if stored_at is not None and stored_at <= wanted:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
-    query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
-    return list(stored_events(db.execute(query).all()))
-
 
 def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:
     """Raise StaleWriter unless the writer is the last that has started.
 
     Read behind the head, as the append id is: who starts from now on wins the race for it.
     """
-    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == "WriterStarted")
-    newest = db.execute(query.order_by(events.c.version.desc()).limit(1)).all()
-    last = next(stored_events(newest), None)
+    last = reading.newest_of_kind(db, pipeline_id, "WriterStarted")
     if last is None or last.version != append.writer:
         raise StaleWriter(append.pipeline, append.writer, last)
 

@@ -1,0 +1,276 @@
+"""The log read back: histories in pages, what matches, heads, and the newest events."""
+
+from __future__ import annotations
+
+import heapq
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, bindparam, func, literal, select, tuple_
+
+from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
+from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
+from eventstore.statements import Statement
+from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
+
+    from eventstore.database import Database
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+
+PAGE = 1000
+"""Events read at a time; no transaction is open between two pages."""
+
+_FIRST_PAGE = 8
+_SMALL_PAGE = 1 << 20
+"""Bytes of bodies below which the next page, read backwards, may be larger."""
+
+_SIZES = (1, 4, 20, 100, 300, PAGE)
+"""How many events are chosen by their versions: a statement is compiled for each of these."""
+
+_END = 2**62
+"""After the last version there can be."""
+
+_newest_event = Statement(
+    lambda _: (
+        select(events.c.version, events.c.hash, events.c.stored_at)
+        .where(OF_PIPELINE)
+        .order_by(events.c.version.desc())
+        .limit(1)
+    )
+)
+_history_page = Statement(
+    lambda _: (
+        STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
+        .where(events.c.version <= bindparam("up_to"))
+        .order_by(events.c.version)
+        .limit(PAGE)
+    )
+)
+
+
+@cache
+def _newest_versions(kinds: tuple[str, ...]) -> Statement:
+    """Of each stream the version of the newest event of each kind."""
+    of_each_kind = [
+        select(func.max(events.c.version))
+        .where(
+            events.c.pipeline_id == bindparam("pipeline_id"),
+            events.c.kind == kind,
+            events.c.stream_number == streams.c.number,
+            events.c.version <= bindparam("up_to"),
+        )
+        .scalar_subquery()
+        .label(f"newest_{kind}")
+        for kind in kinds
+    ]
+    query = select(*of_each_kind).where(streams.c.pipeline_id == bindparam("pipeline_id"))
+    return Statement(lambda _: query)
+
+
+@cache
+def _chosen_events(size: int) -> Statement:
+    """Events of a pipeline by their versions."""
+    versions = [bindparam(f"version_{n}", type_=BigInteger) for n in range(size)]
+    mine = (
+        events.c.pipeline_id == bindparam("pipeline_id"),
+        events.c.version.in_(versions),
+    )
+    return Statement(lambda _: STORED.where(*mine).order_by(events.c.version))
+
+
+_BY_VERSION = (events.c.version,)
+_BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
+
+
+def history(
+    database: Database, pipeline: Pipeline, after: int, up_to: int | None
+) -> Iterator[StoredEvent]:
+    """A history oldest first, from the version after `after` to `up_to`."""
+    place = {"pipeline_key": pipeline.key, "up_to": _END if up_to is None else up_to}
+    while True:
+        page = {**place, "after": after}
+        rows = database.read(lambda db, page=page: _history_page.run(db, page).all())  # type: ignore[misc]
+        yield from stored_events(rows)
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].version
+
+
+def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
+    """Events of all pipelines, by time, pipeline and version."""
+    return _pages(database, where, _BY_TIME)
+
+
+def newest_matching(
+    database: Database, where: Sequence[ColumnElement[bool]], last: int
+) -> Iterator[StoredEvent]:
+    """The newest so many of them, in the same order."""
+    descending = [column.desc() for column in _BY_TIME]
+    query = STORED.where(*where).order_by(*descending).limit(last)
+    rows = database.read(partial(_all, query=query))
+    return stored_events(reversed(rows))
+
+
+def matching_since(
+    database: Database, where: Sequence[ColumnElement[bool]], after: Mapping[Pipeline, int]
+) -> Iterator[StoredEvent]:
+    """Those that came after these heads."""
+    ahead = {
+        pipeline: head
+        for pipeline, head in database.read(heads).items()
+        if head > after.get(pipeline, 0)
+    }
+    histories = [
+        _pages(
+            database,
+            [
+                *where,
+                belongs_to(pipeline),
+                events.c.version > after.get(pipeline, 0),
+                events.c.version <= head,
+            ],
+            _BY_VERSION,
+        )
+        for pipeline, head in ahead.items()
+    ]
+    return heapq.merge(*histories, key=lambda stored: stored.stored_at)
+
+
+def backwards(
+    database: Database,
+    pipeline: Pipeline,
+    kind: str,
+    stream: StreamDescriptor | None,
+    *,
+    up_to: int,
+    after: int,
+) -> Iterator[StoredEvent]:
+    """The events of one kind and stream newest first, from `up_to` to after `after`."""
+    size = _FIRST_PAGE
+    where = [
+        belongs_to(pipeline),
+        events.c.kind == kind,
+        events.c.stream_number == _number_of(pipeline, stream),
+        events.c.version > after,
+    ]
+    query = STORED.where(*where).order_by(events.c.version.desc())
+    while True:
+        page = query.where(events.c.version <= up_to).limit(size)
+        rows = database.read(partial(_all, query=page))
+        yield from stored_events(rows)
+        if len(rows) < size:
+            return
+        up_to = rows[-1].version - 1
+        if sum(len(row.data or b"") for row in rows) < _SMALL_PAGE:
+            size = min(size * 4, PAGE)
+
+
+def all_pipelines(db: Connection) -> list[Pipeline]:
+    """All pipelines, in the order of their first event."""
+    return [pipeline_of(row) for row in db.execute(select(pipelines).order_by("id"))]
+
+
+def heads(db: Connection) -> dict[Pipeline, int]:
+    """The version each history has reached."""
+    version = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
+    query = select(pipelines, version.scalar_subquery().label("version")).order_by("id")
+    return {pipeline_of(row): row.version for row in db.execute(query).all()}
+
+
+def head(db: Connection, pipeline: Pipeline) -> Head:
+    """Where a history ends; version 0 if it has not begun."""
+    row = _newest_event.run(db, {"pipeline_key": pipeline.key}).first()
+    return Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
+
+
+def version_at(db: Connection, pipeline: Pipeline, moment: int, high: int) -> int:
+    """The version, `high` at most, that a history had reached at a moment.
+
+    Bisects the key: within a history time never runs backwards.
+    """
+    low, its_id = 0, pipeline_id(db, pipeline)
+    while low < high:
+        middle = (low + high + 1) // 2
+        place = (events.c.pipeline_id == its_id, events.c.version == middle)
+        stored_at = db.scalar(select(events.c.stored_at).where(*place))
+        if stored_at is not None and stored_at <= moment:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def newest(
+    db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
+) -> list[StoredEvent]:
+    """The newest event of each kind and stream up to a version, in the order of versions."""
+    its_id = pipeline_id(db, pipeline)
+    if its_id is None:
+        return []
+    bounds = {"pipeline_id": its_id, "up_to": _END if up_to is None else up_to}
+    found = _newest_versions(tuple(kinds)).run(db, bounds).all()
+    versions = sorted(version for row in found for version in row if version is not None)
+    return list(at_versions(db, its_id, versions))
+
+
+def at_versions(db: Connection, its_id: int, versions: Sequence[int]) -> Iterator[StoredEvent]:
+    """The events of these versions of a pipeline, whose order is that of the versions."""
+    for start in range(0, len(versions), PAGE):
+        chosen = versions[start : start + PAGE]
+        size = next(size for size in _SIZES if size >= len(chosen))
+        places = {f"version_{n}": version for n, version in enumerate(chosen)}
+        places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
+        rows = _chosen_events(size).run(db, {"pipeline_id": its_id, **places})
+        yield from stored_events(rows.all())
+
+
+def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
+    """The events of an append."""
+    query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
+    return list(stored_events(db.execute(query).all()))
+
+
+def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
+    """The newest event of a kind, of whatever stream."""
+    query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
+    rows = db.execute(query.order_by(events.c.version.desc()).limit(1)).all()
+    return next(stored_events(rows), None)
+
+
+def _pages(
+    database: Database, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
+) -> Iterator[StoredEvent]:
+    query = STORED.where(*where).order_by(*order).limit(PAGE)
+    last: list[Any] = []
+    while True:
+        page = query.where(tuple_(*order) > tuple_(*last)) if last else query
+        rows = database.read(partial(_all, query=page))
+        yield from stored_events(rows)
+        if len(rows) < PAGE:
+            return
+        last = [rows[-1]._mapping[column] for column in order]
+
+
+def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+    return db.execute(query).all()
+
+
+def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:
+    """The number of a stream, so that databases find it first."""
+    if stream is None:
+        return select(literal(WHOLE_PIPELINE)).scalar_subquery()
+    its_id = select(pipelines.c.id).where(pipelines.c.key == pipeline.key).scalar_subquery()
+    return (
+        select(streams.c.number)
+        .where(
+            streams.c.pipeline_id == its_id,
+            streams.c.name == stream.name,
+            streams.c.namespace.is_not_distinct_from(stream.namespace),
+        )
+        .scalar_subquery()
+    )
