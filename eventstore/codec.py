@@ -10,7 +10,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import Enum
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +25,16 @@ from pydantic import BaseModel, ValidationError
 from eventstore import events
 from eventstore.errors import InvalidEvent
 from eventstore.events import Event, StoredEvent, StreamDescriptor, name_problem
+from eventstore.json_reader import JsonReader, elements, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
 
 VOLATILE = ("generation_id", "minimum_generation_id", "sync_id")
 """Fields of a configured stream that change with each sync and so are no part of its definition."""
-
-_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -167,10 +165,9 @@ def stream_states(body: bytes) -> dict[StreamDescriptor, bytes]:
     """Cut the states of single streams out of a GLOBAL state, each with its descriptor."""
     text = body.decode()
     first, last = _stream_states_span(text)
-    listed = text[first:last]
     found = {}
-    for start, end in elements(listed):
-        entry = listed[start:end].encode()
+    for listed in elements(text[first:last]):
+        entry = listed.encode()
         names = orjson.loads(entry)["stream_descriptor"]
         stream = StreamDescriptor(names["name"], names.get("namespace"))
         if stream in found:
@@ -188,49 +185,24 @@ def with_stream_states(body: bytes, states: Iterable[bytes]) -> bytes:
 
 def _stream_states_span(text: str) -> tuple[int, int]:
     """Where the list of stream states stands in the text of a GLOBAL state."""
-    place = {key: (start, end) for key, start, end in members(text)}
-    first, last = place["global"]
-    inner = {key: (start, end) for key, start, end in members(text[first:last])}
-    start, end = inner["stream_states"]
+    first, last = spans(text)["global"]
+    start, end = spans(text[first:last])["stream_states"]
     return first + start, first + end
 
 
 def legacy_blob(body: bytes) -> bytes:
     """Cut the bare blob out of a LEGACY state, as connectors of that age read it."""
-    text = body.decode()
-    for key, start, end in members(text):
-        if key == "data" and text[start:end] != "null":
-            return text[start:end].encode()
+    reader = JsonReader(body.decode())
+    for key in reader.members():
+        text = reader.value()[1]
+        if key == "data" and text != "null":
+            return text.encode()
     return b"{}"
 
 
 def state_kind(body: bytes) -> str:
     """STREAM, GLOBAL or LEGACY; a state without a type is LEGACY, as the protocol says."""
     return orjson.loads(body).get("type") or "LEGACY"
-
-
-def members(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield each key of a JSON object with where its value starts and ends in the text."""
-    at = _after_space(text, text.index("{") + 1)
-    while text[at] != "}":
-        key, at = scanstring(text, at + 1)
-        start = _after_space(text, text.index(":", at) + 1)
-        _, end = _JSON.raw_decode(text, start)
-        yield key, start, end
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
-
-
-def elements(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each element of a JSON list starts and ends in the text."""
-    at = _after_space(text, text.index("[") + 1)
-    while text[at] != "]":
-        _, end = _JSON.raw_decode(text, at)
-        yield at, end
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
 
 
 def check_version(version: object) -> None:
@@ -276,12 +248,6 @@ def shown(raw: bytes) -> str:
     return repr(raw[:40].decode(errors="replace"))
 
 
-def _after_space(text: str, at: int) -> int:
-    while text[at] in " \t\n\r":
-        at += 1
-    return at
-
-
 def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
     body = _state_bytes(message)
     try:
@@ -321,21 +287,21 @@ def _cut_state(raw: bytes) -> bytes:
     """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
     text = raw.decode()
     try:
-        spans = {key: (start, end) for key, start, end in members(text)}
-        if text[slice(*spans.get("type", (0, 0)))] == '"STATE"' and "state" not in spans:
+        places = spans(text)
+        if text[slice(*places.get("type", (0, 0)))] == '"STATE"' and "state" not in places:
             raise InvalidEvent("a STATE message needs `state`")
-        if "state" in spans and "stream" not in spans and "global" not in spans:
-            start, end = spans["state"]
+        if "state" in places and "stream" not in places and "global" not in places:
+            start, end = places["state"]
             text = text[start:end]
             if not text.startswith("{"):
                 raise InvalidEvent("`state` is no JSON object")
-            spans = {key: (start, end) for key, start, end in members(text)}
+            places = spans(text)
     except RecursionError as error:
         raise InvalidEvent("no Airbyte state: nested too deeply") from error
-    if "global_" not in spans:
+    if "global_" not in places:
         return text.strip().encode()
     # PyAirbyte writes `global` under its Python name (defect 03): keep the values' text.
-    values = {key: text[start:end] for key, (start, end) in spans.items()}
+    values = {key: text[start:end] for key, (start, end) in places.items()}
     mislabelled = values.pop("global_")
     if mislabelled != "null":
         values.setdefault("global", mislabelled)

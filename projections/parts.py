@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from eventstore.events import StreamDescriptor
+from eventstore.json_reader import JsonReader
 from projections import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-# Only where a value ends is wanted, and Python refuses to read an integer of 5,000 digits.
-_JSON = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Cut:
 
 def cut(body: bytes, like: Cut | None = None) -> Cut:
     """Cut a state without parsing those parts that stand in another, `like` it, byte for byte."""
-    reader = _Reader(body.decode())
+    reader = JsonReader(body.decode())
     texts: dict[str, str] = {}
     inner: dict[StreamDescriptor | None, Part] = {}
     for key in reader.members():
@@ -69,7 +66,7 @@ def cut(body: bytes, like: Cut | None = None) -> Cut:
 
 
 def _inner_parts(
-    reader: _Reader, like: Cut | None
+    reader: JsonReader, like: Cut | None
 ) -> Iterator[tuple[StreamDescriptor | None, Part]]:
     yield None, Part("null")
     for key in reader.members():
@@ -81,7 +78,7 @@ def _inner_parts(
                 yield None, Part(text)
 
 
-def _stream_parts(reader: _Reader, like: Cut | None) -> Iterator[tuple[StreamDescriptor, Part]]:
+def _stream_parts(reader: JsonReader, like: Cut | None) -> Iterator[tuple[StreamDescriptor, Part]]:
     """The streams' parts; those of `like` are recognised in their order, and taken as they are."""
     known = [(stream, part) for stream, part in like.parts.items() if stream] if like else []
     places: dict[StreamDescriptor, int] = {}
@@ -104,56 +101,3 @@ def _stream_parts(reader: _Reader, like: Cut | None) -> Iterator[tuple[StreamDes
 def _descriptor(stream: dict[str, Any]) -> StreamDescriptor:
     descriptor = stream["stream_descriptor"]
     return StreamDescriptor(descriptor["name"], descriptor.get("namespace"))
-
-
-class _Reader:
-    """Reads JSON that is known to be valid; whoever is given a key or an item reads its value."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = self._after_space(0)
-
-    def members(self) -> Iterator[str]:
-        """Stop at the value of each key of an object."""
-        self._at = self._after_space(self._at + 1)
-        while not self.is_at("}"):
-            key, at = scanstring(self._text, self._at + 1)
-            self._at = self._after_space(self._after_space(at) + 1)
-            yield key
-            self._to_next()
-        self._at += 1
-
-    def items(self) -> Iterator[None]:
-        """Stop at each item of a list."""
-        self._at = self._after_space(self._at + 1)
-        while not self.is_at("]"):
-            yield
-            self._to_next()
-        self._at += 1
-
-    def is_at(self, character: str) -> bool:
-        """Whether the next character is this one."""
-        return self._text[self._at] == character
-
-    def value(self) -> tuple[Any, str]:
-        """Read a value, numbers as text, and its exact text."""
-        start = self._at
-        value, self._at = _JSON.raw_decode(self._text, start)
-        return value, self._text[start : self._at]
-
-    def passes(self, text: str) -> bool:
-        """Pass over an object or list whose text is known, if it stands here."""
-        there = text[:1] in {"{", "["} and self._text.startswith(text, self._at)
-        if there:
-            self._at += len(text)
-        return there
-
-    def _to_next(self) -> None:
-        self._at = self._after_space(self._at)
-        if self.is_at(","):
-            self._at = self._after_space(self._at + 1)
-
-    def _after_space(self, at: int) -> int:
-        while self._text[at] in " \t\n\r":
-            at += 1
-        return at

@@ -16,6 +16,7 @@ import orjson
 from eventstore import codec
 from eventstore.errors import Invalid, InvalidEvent
 from eventstore.events import StateSaved
+from eventstore.json_reader import elements, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,7 +65,7 @@ def read_state(text: bytes | str) -> list[bytes]:
 
 def _messages(text: str, parsed: Any) -> Iterator[str]:
     if isinstance(parsed, list):
-        yield from (text[start:end] for start, end in codec.elements(text))
+        yield from elements(text)
     elif isinstance(parsed.get("connectionState"), dict):  # the body of a request to the API
         inner = _members(text)["connectionState"]
         yield from _from_api(inner, parsed["connectionState"])
@@ -97,19 +98,19 @@ def _checked(messages: list[str], *, listed: bool) -> list[bytes]:
 
 
 def _api_members(view: StateView) -> Iterator[tuple[str, str]]:
-    spans = [_members(body.decode()) for body in view.bodies]
-    of_type = codec.state_kind(view.bodies[0]).lower() if spans else "not_set"
+    bodies = [_members(body.decode()) for body in view.bodies]
+    of_type = codec.state_kind(view.bodies[0]).lower() if bodies else "not_set"
     yield "stateType", _string(of_type)
     yield "connectionId", _string(view.pipeline.connection)
     if of_type == "stream":
-        yield "streamState", _list(_to_api(each["stream"]) for each in spans)
+        yield "streamState", _list(_to_api(each["stream"]) for each in bodies)
     elif of_type == "global":
-        inner = _members(spans[0]["global"])
+        inner = _members(bodies[0]["global"])
         shared = [("shared_state", inner["shared_state"])] if "shared_state" in inner else []
-        states = _list(map(_to_api, _elements(inner["stream_states"])))
+        states = _list(map(_to_api, elements(inner["stream_states"])))
         yield "globalState", _object([*shared, ("streamStates", states)])
     elif of_type == "legacy":
-        yield "state", spans[0]["data"]
+        yield "state", bodies[0]["data"]
 
 
 def _from_api(text: str, parsed: dict[str, Any]) -> Iterator[str]:
@@ -126,8 +127,8 @@ def _from_api(text: str, parsed: dict[str, Any]) -> Iterator[str]:
             raise InvalidEvent("a global state needs `globalState`, an object")
         inner = _members(found["globalState"])
         states = _list(map(_to_protocol, _list_in(inner, "streamStates")))
-        members = [*_shared(inner), ("stream_states", states)]
-        yield _object([("type", '"GLOBAL"'), ("global", _object(members))])
+        whole = _object([*_shared(inner), ("stream_states", states)])
+        yield _object([("type", '"GLOBAL"'), ("global", whole)])
 
 
 def _shared(inner: dict[str, str]) -> list[tuple[str, str]]:
@@ -144,7 +145,7 @@ def _list_in(found: dict[str, str], key: str) -> Iterable[str]:
     text = found.get(key, "null")
     if text != "null" and not text.startswith("["):
         raise InvalidEvent(f"{key} is a list, not {codec.shown(text.encode())}")
-    return [] if text == "null" else _elements(text)
+    return [] if text == "null" else elements(text)
 
 
 def _to_api(stream: str) -> str:
@@ -179,7 +180,7 @@ def _message(body: str) -> str:
         stream = _only(_members(found["stream"]), "stream_descriptor", "stream_state")
         return _object([("type", '"STREAM"'), ("stream", stream)])
     inner = _members(found["global"])
-    states = _elements(inner["stream_states"])
+    states = elements(inner["stream_states"])
     kept = [_only(_members(each), "stream_descriptor", "stream_state") for each in states]
     inner["stream_states"] = _list(kept)
     whole = _only(inner, "shared_state", "stream_states")
@@ -200,15 +201,11 @@ _NAMES = ("name", "namespace")
 
 
 def _members(text: str) -> dict[str, str]:
-    return {key: text[start:end] for key, start, end in codec.members(text)}
+    return {key: text[start:end] for key, (start, end) in spans(text).items()}
 
 
-def _elements(text: str) -> list[str]:
-    return [text[start:end] for start, end in codec.elements(text)]
-
-
-def _object(members: Iterable[tuple[str, str]]) -> str:
-    return "{" + ",".join(f"{_string(key)}:{value}" for key, value in members) + "}"
+def _object(pairs: Iterable[tuple[str, str]]) -> str:
+    return "{" + ",".join(f"{_string(key)}:{value}" for key, value in pairs) + "}"
 
 
 def _list(values: Iterable[str]) -> str:
