@@ -28,6 +28,7 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +41,7 @@ from eventstore.rows import pipeline_of
 from eventstore.tables import events, pipelines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -262,26 +263,26 @@ def _key_id(key: Ed25519PublicKey) -> str:
 
 def _private_key(pem: bytes) -> Ed25519PrivateKey:
     serialization, ed25519 = _cryptography()
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
-        raise CheckpointUnusable(f"no private key in PEM without a password: {error}") from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise CheckpointUnusable("the private key is no Ed25519 key")
-    found: Ed25519PrivateKey = key
-    return found
+    load = partial(serialization.load_pem_private_key, password=None)
+    key: Ed25519PrivateKey = _loaded(load, pem, ed25519.Ed25519PrivateKey, "private key")
+    return key
 
 
 def _public_key(pem: bytes) -> Ed25519PublicKey:
     serialization, ed25519 = _cryptography()
+    load = serialization.load_pem_public_key
+    key: Ed25519PublicKey = _loaded(load, pem, ed25519.Ed25519PublicKey, "public key")
+    return key
+
+
+def _loaded(load: Callable[[bytes], Any], pem: bytes, its_type: type, what: str) -> Any:
     try:
-        key = serialization.load_pem_public_key(pem)
+        key = load(pem)
     except (ValueError, TypeError) as error:
-        raise CheckpointUnusable(f"no public key in PEM: {error}") from error
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise CheckpointUnusable("the public key is no Ed25519 key")
-    found: Ed25519PublicKey = key
-    return found
+        raise CheckpointUnusable(f"no {what} in PEM: {error}") from error
+    if not isinstance(key, its_type):
+        raise CheckpointUnusable(f"the {what} is no Ed25519 key")
+    return key
 
 
 def _bytes(path: Path) -> bytes:
