@@ -15,15 +15,14 @@ from projections.as_of import catalog_as_of, parse_moment, state_as_of
 from projections.catalog_diff import shown
 from projections.differences import KINDS as DIFFERENCES
 from projections.display import (
-    Table,
     pipeline_as_json,
     print_json,
-    print_rows,
     rfc3339,
     stream_as_json,
 )
 from projections.json_text import compact
 from projections.options import At, Json, Names, moment_of
+from projections.table import Table, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,7 +106,7 @@ def blame(
         [
             [
                 f"@{each.stored.version}",
-                rfc3339(each.stored.stored_at),
+                each.stored.stored_at,
                 str(each.stream or ""),
                 each.path,
                 compact(each.value),
@@ -118,6 +117,8 @@ def blame(
             for each in found
         ],
         whole=2,
+        value="value",
+        above={"actor": "by ", "run": "run ", "reason": "reason: "},
         empty="no state",
     )
 
@@ -130,9 +131,7 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     ahead, a guard of the log that is missing, a row that is not as the log says.
     """
     pipelines = None if names == Names() else names.some(store)
-    several = not sys.stdout.isatty() or len(pipelines or store.pipelines()) > 1
-    headings = ["version", "what looks wrong", *(["pipeline"] if several else [])]
-    table = Table(headings, whole=1, main="what looks wrong")
+    table = Table(["version", "what looks wrong", "pipeline"], whole=1, above={"pipeline": ""})
     findings = list(audit.doctor(store, pipelines))
     if json:
         for each in findings:
@@ -148,7 +147,7 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
         [
             f"@{each.version}" if each.version else "",
             each.detail,
-            *([str(each.pipeline or "")] if several else []),
+            str(each.pipeline or ""),
         ]
         for each in findings
     ):
@@ -196,6 +195,7 @@ def print_changes(changes: Iterable[audit.Change], *, json: bool, empty: str) ->
             for change in changes
         ],
         whole=1,
+        value="from -> to",
         empty=empty,
     )
 
@@ -250,5 +250,6 @@ def _print_catalog_diff(before: CatalogView, after: CatalogView, *, json: bool) 
             for change in changes
         ],
         whole=2,
+        value="from -> to",
         empty=_nothing_changed(before, after),
     )

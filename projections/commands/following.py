@@ -15,16 +15,13 @@ from eventstore.errors import Invalid, StoreUnavailable
 from eventstore.events import KINDS, Pipeline
 from eventstore.store import EventStore
 from projections import audit
-from projections.display import (
-    Table,
-    event_as_json,
-    print_json,
-    rfc3339,
-)
+from projections.display import event_as_json, print_json
 from projections.options import Json, Names, instant
+from projections.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from typing_extensions import Self
 
@@ -69,11 +66,13 @@ def log(
         pages = _following(store, filters, last, words=words)
     else:
         pages = iter([_read(store, filters, words=words, last=last)])
-    # In a pipe the columns stay where they are when there is a second pipeline one day.
-    several = not sys.stdout.isatty() or follow or len(store.pipelines()) > 1
-    pipeline = ["pipeline"] if several else []
-    headings = ["version", "stored at", "event", *pipeline, "stream", "what"]
-    table = Table([*headings, "actor", "run", "reason"], whole=2, main="what")
+    headings = ["version", "stored at", "event", "pipeline", "stream", "what"]
+    table = Table(
+        [*headings, "actor", "run", "reason"],
+        whole=2,
+        value="what",
+        above={"pipeline": "", "actor": "by ", "run": "run ", "reason": "reason: "},
+    )
     found = False
     with suppress(*([KeyboardInterrupt] if follow else [])):
         for page in pages:
@@ -81,7 +80,7 @@ def log(
                 for each in page:
                     print_json(event_as_json(each.stored))
             else:
-                found = table.print(_row(each, several=several) for each in page)
+                found = table.print(map(_row, page))
             if follow:
                 sys.stdout.flush()
     if not (found or json or follow):
@@ -166,14 +165,14 @@ class _Pause:
         self._stopped = True
 
 
-def _row(each: audit.EventChange, *, several: bool) -> list[str]:
+def _row(each: audit.EventChange) -> list[str | datetime]:
     stored = each.stored
     ours = stored.origin in {None, "source"}
     return [
         f"@{stored.version}",
-        rfc3339(stored.stored_at),
+        stored.stored_at,
         stored.kind if ours else f"{stored.kind} ({stored.origin})",
-        *([str(stored.pipeline)] if several else []),
+        str(stored.pipeline),
         str(stored.stream or ""),
         each.words,
         stored.actor,

@@ -21,7 +21,6 @@ from projections.display import (
     counted,
     pipeline_as_json,
     print_json,
-    print_rows,
     rfc3339,
     stream_as_json,
 )
@@ -38,6 +37,7 @@ from projections.options import (
     instant,
     opened,
 )
+from projections.table import print_rows
 from projections.tables_check import check_tables
 
 _ALTERED = 1
@@ -139,7 +139,7 @@ def _print_verified(found: tuple[integrity.Verified, ...], *, json: bool) -> Non
             ]
             for each in found
         ],
-        whole=5,
+        whole=4,
         empty="no pipeline yet",
     )
 
@@ -288,7 +288,7 @@ def _agree(planned: list[erasure.Erasure], *, dry_run: bool, yes: bool, json: bo
             [
                 [
                     f"@{event.version}",
-                    rfc3339(to_datetime(event.stored_at)),
+                    to_datetime(event.stored_at),
                     event.kind,
                     f"@{event.body_version}",
                     str(event.stream or ""),
@@ -297,6 +297,7 @@ def _agree(planned: list[erasure.Erasure], *, dry_run: bool, yes: bool, json: bo
                 for each, event in events
             ],
             whole=4,
+            above={"pipeline": ""},
             empty="nothing to erase",
         )
     bodies = sum(len(each.bodies) for each in planned)

@@ -17,13 +17,13 @@ from projections.display import (
     pipeline_as_json,
     print_json,
     print_json_text,
-    print_rows,
     printable,
     rfc3339,
     stream_as_json,
 )
 from projections.exchange import FORMS, write_state
 from projections.options import At, Db, Json, Schema, moment_of, opened, warn_before_history
+from projections.table import print_rows
 
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
@@ -44,10 +44,7 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
         return
     print_rows(
         ["version", "last event", "pipeline"],
-        [
-            [f"@{head.version}", (head.stored_at and rfc3339(head.stored_at)) or "", str(pipeline)]
-            for pipeline, head in rows
-        ],
+        [[f"@{head.version}", head.stored_at or "", str(pipeline)] for pipeline, head in rows],
         whole=2,
         empty="no pipeline yet",
     )
@@ -105,6 +102,7 @@ def state(
             for stream, body in rows
         ],
         whole=0,
+        value="state",
         empty="no state",
     )
 
