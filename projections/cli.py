@@ -10,8 +10,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from eventstore.errors import EventStoreError, Invalid
+from eventstore.errors import EventStoreError, Invalid, InvalidHistory, StreamNotFound
 from projections.commands import (
+    erasing,
     exchanging,
     explaining,
     following,
@@ -51,10 +52,8 @@ def main() -> None:
         _fail("interrupted", 130)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
-    except Invalid as error:
-        _fail(str(error), 2)
     except (EventStoreError, Stopped) as error:
-        _fail(str(error), 1)
+        _fail(str(error), 2 if _is_wrong_usage(error) else 1)
     except BrokenPipeError:
         # Python flushes stdout once more when it ends: give it somewhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,11 +105,16 @@ for command in (
     proving.verify,
     proving.checkpoint,
     proving.keygen,
-    on_store(proving.erase, writes=True),
-    on_store(proving.retention, writes=True),
+    on_store(erasing.erase, writes=True),
+    on_store(erasing.retention, writes=True),
     demo,
 ):
     app.command(command.__name__.partition("_")[0])(command)
+
+
+def _is_wrong_usage(error: Exception) -> bool:
+    """Whether another command line would help; an export that was altered is the file's fault."""
+    return isinstance(error, Invalid | StreamNotFound) and not isinstance(error, InvalidHistory)
 
 
 def _fail(problem: str, code: int) -> NoReturn:

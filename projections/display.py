@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+    from projections.catalog_diff import CatalogChange
+    from projections.changes import EventChange
+    from projections.differences import Change
 
 
 def prepare_output() -> None:
@@ -84,6 +87,42 @@ def event_as_json(stored: StoredEvent) -> dict[str, Any]:
         "run": stored.run,
         "hash": stored.hash.hex(),
         "body": None if stored.erased else stored.body.decode(),
+    }
+
+
+def change_as_json(change: EventChange) -> dict[str, Any]:
+    """An event, what it moved, and the counts of records that its state tells."""
+    return {
+        **event_as_json(change.stored),
+        "moved": [
+            *map(difference_as_json, change.moves),
+            *map(redefinition_as_json, change.redefined),
+        ],
+        "counts": {name: json_text.Number(count) for name, count in change.records.items()},
+    }
+
+
+def difference_as_json(change: Change) -> dict[str, Any]:
+    """What is different in two states."""
+    return {
+        "change": change.change,
+        **stream_as_json(change.stream),
+        "path": change.path,
+        "before": change.before,
+        "after": change.after,
+    }
+
+
+def redefinition_as_json(change: CatalogChange) -> dict[str, Any]:
+    """What is different in two catalogs."""
+    return {
+        "change": change.change,
+        **stream_as_json(change.stream),
+        "what": change.what,
+        "path": change.path,
+        "before": change.before,
+        "after": change.after,
+        "breaking": change.breaking,
     }
 
 

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from eventstore.errors import Invalid, InvalidMoment, InvalidPipeline, StoreUnavailable
-from projections.as_of import BeforeHead, Moment, parse_moment
+from eventstore.errors import (
+    Invalid,
+    InvalidMoment,
+    InvalidPipeline,
+    StoreUnavailable,
+    StreamNotFound,
+)
+from eventstore.events import KINDS, StreamDescriptor
+from projections.as_of import BeforeHead, Moment, parse_moment, state_as_of
+from projections.differences import cut_view
 from projections.display import complain, printable, rfc3339
 from projections.wiring import connect
+from projections.wording import some_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -171,6 +180,52 @@ def warn_before_history(
     if not version and moment is not None and not moment.strip().startswith("@"):
         first = rfc3339(store.event(pipeline, 1).stored_at)
         complain([f"the history of {pipeline} begins after {moment}, at {first}: no state yet"])
+
+
+def require_stream(
+    store: EventStore,
+    pipelines: Iterable[Pipeline],
+    stream: str | None,
+    namespace: str | None,
+) -> set[StreamDescriptor]:
+    """The streams that `--stream` and `--namespace` mean; raises StreamNotFound if none does.
+
+    A name is taken with its namespace as well, as it is printed.
+    """
+    known = known_streams(store, pipelines)
+    found = {
+        each
+        for each in known
+        if stream in {None, each.name, str(each)} and namespace in {None, each.namespace}
+    }
+    if not found:
+        named = "" if stream is None else f" {stream}"
+        where = "" if namespace is None else f" in the namespace {namespace!r}"
+        there = some_streams(known, stream or "")
+        raise StreamNotFound(f"there is no stream{named}{where}; there are: {there}")
+    return found
+
+
+def known_streams(store: EventStore, pipelines: Iterable[Pipeline]) -> set[StreamDescriptor]:
+    """The streams that have events, or a part in a GLOBAL state."""
+    known: set[StreamDescriptor | None] = set()
+    for pipeline in pipelines:
+        known |= {stored.stream for stored in store.newest(pipeline, KINDS)}
+        known |= cut_view(state_as_of(store, pipeline, BeforeHead(0))).parts.keys()
+    return {stream for stream in known if stream}
+
+
+def named_streams(
+    streams: list[str] | None, namespace: str | None
+) -> list[StreamDescriptor | str] | None:
+    """What `--stream` and `--namespace` name, None where nothing is; raises Invalid."""
+    if not streams:
+        if namespace is not None:
+            raise Invalid("--namespace tells which --stream is meant, and none is named")
+        return None
+    if namespace is None:
+        return list(streams)
+    return [StreamDescriptor(name, namespace) for name in streams]
 
 
 def read_file(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from eventstore.events import Pipeline, StateCleared, StateSaved, StreamDescript
 from projections import audit
 from projections.as_of import BeforeHead, Moment, locate, state_as_of
 from projections.views import STATE_KINDS, StateView, standing
+from projections.wording import some_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +75,7 @@ def plan_rewind(
         return Plan(before, _replacing(before, then, "restored"))
     if None in then or before.whole is not None:
         return Plan(before, _within_global(before, then, streams))
-    chosen = _chosen(streams, {*then, *before.streams})
+    chosen = chosen_streams(streams, {*then, *before.streams})
     return Plan(before, _replacing(before, then, "restored", among=chosen))
 
 
@@ -89,7 +90,7 @@ def plan_clear(
         return Plan(before, [StateCleared()] if before.bodies else [])
     if before.whole is not None:
         return Plan(before, _within_global(before, {}, streams))
-    chosen = _chosen(streams, set(before.streams))
+    chosen = chosen_streams(streams, set(before.streams))
     return Plan(before, [StateCleared(stream) for stream in before.streams if stream in chosen])
 
 
@@ -122,6 +123,29 @@ def plan_move(store: EventStore, source: Pipeline, target: Pipeline) -> tuple[Pl
     """What `move` would append to the target, and then to the source; raises as it does."""
     left = plan_clear(store, source)
     return plan_copy(store, source, target, left.before.version), left
+
+
+def chosen_streams(
+    named: Sequence[StreamDescriptor | str],
+    known: set[StreamDescriptor] | set[StreamDescriptor | None],
+) -> set[StreamDescriptor]:
+    """The streams that are meant; text is a name, or a name with its namespace as it is printed.
+
+    A name alone is that of the stream without a namespace, else of the only one there is.
+    """
+    chosen: set[StreamDescriptor] = set()
+    for name in named:
+        found = {stream for stream in known if stream and _is_named(stream, [name])}
+        if isinstance(name, str) and StreamDescriptor(name) in found:
+            found = {StreamDescriptor(name)}
+        if not found:
+            there = some_streams(known, str(name))
+            raise StreamNotFound(f"there is no stream {name}, now or then; there are: {there}")
+        if len(found) > 1:
+            several = ", ".join(sorted(repr(stream.namespace) for stream in found))
+            raise Invalid(f"stream {name} is in several namespaces, say in which: {several}")
+        chosen |= found
+    return chosen
 
 
 def _standing(
@@ -206,7 +230,7 @@ def _within_global(
     assert before.whole is not None
     now = codec.stream_states(before.whole)
     old = codec.stream_states(then[None].body) if then else {}
-    chosen = _chosen(streams, {*now, *old})
+    chosen = chosen_streams(streams, {*now, *old})
     wanted = {}
     for stream in {**now, **old}:  # in the order of now, then of old
         entries = old if stream in chosen else now
@@ -220,26 +244,3 @@ def _within_global(
 
 def _is_named(stream: StreamDescriptor, names: Iterable[StreamDescriptor | str]) -> bool:
     return any(name in (stream, stream.name, str(stream)) for name in names)
-
-
-def _chosen(
-    named: Sequence[StreamDescriptor | str],
-    known: set[StreamDescriptor] | set[StreamDescriptor | None],
-) -> set[StreamDescriptor]:
-    """The streams that are meant; text is a name, or a name with its namespace as it is printed.
-
-    A name alone is that of the stream without a namespace, else of the only one there is.
-    """
-    chosen: set[StreamDescriptor] = set()
-    for name in named:
-        found = {stream for stream in known if stream and _is_named(stream, [name])}
-        if isinstance(name, str) and StreamDescriptor(name) in found:
-            found = {StreamDescriptor(name)}
-        if not found:
-            there = ", ".join(sorted(str(stream) for stream in known)) or "none"
-            raise StreamNotFound(f"no state of stream {name}, now or then; there are: {there}")
-        if len(found) > 1:
-            several = ", ".join(sorted(repr(stream.namespace) for stream in found))
-            raise Invalid(f"stream {name} is in several namespaces, say in which: {several}")
-        chosen |= found
-    return chosen

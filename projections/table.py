@@ -7,14 +7,16 @@ import shutil
 import sys
 from datetime import datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from projections.display import printable, rfc3339
+from projections.display import print_json, printable, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+T = TypeVar("T")
 
 _GAP = "  "
 _INDENT = "    "
@@ -157,18 +159,24 @@ class Table:
         return lines
 
 
-def print_rows(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str | datetime]],
+def print_found(
+    found: Iterable[T],
+    table: Table,
+    as_row: Callable[[T], Sequence[str | datetime]],
+    as_json: Callable[[T], object] | None = None,
     *,
-    whole: int,
-    empty: str,
-    value: str = "",
-    above: Mapping[str, str] | None = None,
-) -> None:
-    """Print a table; `empty` is said on stderr when there are no rows."""
-    if not Table(headings, whole=whole, value=value, above=above).print(rows):
+    empty: str = "",
+) -> bool:
+    """Print what was found, for people or as JSON lines; returns whether there was anything.
+
+    `empty` is said on stderr to people when there is nothing.
+    """
+    if as_json:
+        return sum(1 for _ in map(print_json, map(as_json, found))) > 0
+    there = table.print(map(as_row, found))
+    if empty and not there:
         print(empty, file=sys.stderr)
+    return there
 
 
 def _plain(cell: str | datetime) -> str:

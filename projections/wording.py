@@ -12,7 +12,7 @@ from projections.json_text import Number, compact, parse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from eventstore.events import StoredEvent
+    from eventstore.events import StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
     from projections.differences import Change
 
@@ -88,6 +88,16 @@ def shortened(said: Sequence[str]) -> list[str]:
     """The first few, and how many more there are."""
     more = len(said) - _TOLD
     return [*said] if more <= 1 else [*said[:_TOLD], f"and {more} more"]
+
+
+def some_streams(streams: Iterable[StreamDescriptor | None], like: str) -> str:
+    """A few of the streams, first those whose names are most like this one, and how many more."""
+    from difflib import get_close_matches  # noqa: PLC0415 - few need it
+
+    names = sorted({str(stream) for stream in streams if stream})
+    few = get_close_matches(like, names, n=_TOLD, cutoff=0)
+    more = f" and {len(names) - len(few)} more" if len(names) > len(few) else ""
+    return f"{', '.join(few)}{more}" if few else "none"
 
 
 def moves_in_words(moves: Iterable[Change], *, name_streams: bool) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,14 +16,16 @@ from projections.as_of import catalog_as_of, parse_moment, state_as_of
 from projections.catalog_diff import shown
 from projections.differences import KINDS as DIFFERENCES
 from projections.display import (
+    difference_as_json,
     pipeline_as_json,
     print_json,
+    redefinition_as_json,
     rfc3339,
     stream_as_json,
 )
 from projections.json_text import compact
-from projections.options import At, Json, Names, moment_of
-from projections.table import Table, print_rows
+from projections.options import At, Json, Names, moment_of, require_stream
+from projections.table import Table, print_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +36,8 @@ OtherSource = Annotated[str | None, typer.Option(help="The source of B's pipelin
 OtherDestination = Annotated[str | None, typer.Option(help="Its destination; '' for a cache.")]
 OtherPrefix = Annotated[str | None, typer.Option(help="The prefix of its cache's tables.")]
 OtherConnection = Annotated[str | None, typer.Option(help="Its connection.")]
+
+_HINT = "doctor does not look at the chain of hashes: eventstore verify proves that it is whole"
 
 
 def diff(
@@ -80,47 +85,48 @@ def blame(
     json: Json = False,
 ) -> None:
     """Print every value of the state, and the event that last set it."""
+    among = None
+    if stream is not None or namespace is not None:
+        among = require_stream(store, [pipeline], stream, namespace)
     found = [
         each
         for each in audit.blame(store, pipeline, moment_of(at))
-        if stream in {None, each.stream and each.stream.name}
-        and namespace in {None, each.stream and each.stream.namespace}
+        if among is None or each.stream in among
     ]
-    if json:
-        for each in found:
-            print_json(
-                {
-                    **stream_as_json(each.stream),
-                    "path": each.path,
-                    "value": each.value,
-                    "version": each.stored.version,
-                    "stored_at": rfc3339(each.stored.stored_at),
-                    "actor": each.stored.actor,
-                    "run": each.stored.run,
-                    "reason": each.stored.reason,
-                }
-            )
-        return
-    print_rows(
+    table = Table(
         ["version", "stored at", "stream", "path", "value", "actor", "run", "reason"],
-        [
-            [
-                f"@{each.stored.version}",
-                each.stored.stored_at,
-                str(each.stream or ""),
-                each.path,
-                compact(each.value),
-                each.stored.actor,
-                each.stored.run,
-                each.stored.reason or "",
-            ]
-            for each in found
-        ],
         whole=2,
         value="value",
         above={"actor": "by ", "run": "run ", "reason": "reason: "},
-        empty="no state",
     )
+    print_found(found, table, _blame_row, _blame_as_json if json else None, empty="no state")
+
+
+def _blame_row(each: audit.Blame) -> list[str | datetime]:
+    stored = each.stored
+    return [
+        f"@{stored.version}",
+        stored.stored_at,
+        str(each.stream or ""),
+        each.path,
+        compact(each.value),
+        stored.actor,
+        stored.run,
+        stored.reason or "",
+    ]
+
+
+def _blame_as_json(each: audit.Blame) -> dict[str, Any]:
+    return {
+        **stream_as_json(each.stream),
+        "path": each.path,
+        "value": each.value,
+        "version": each.stored.version,
+        "stored_at": rfc3339(each.stored.stored_at),
+        "actor": each.stored.actor,
+        "run": each.stored.run,
+        "reason": each.stored.reason,
+    }
 
 
 def doctor(store: EventStore, names: Names, json: Json = False) -> None:
@@ -132,28 +138,34 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     """
     pipelines = None if names == Names() else names.some(store)
     table = Table(["version", "what looks wrong", "pipeline"], whole=1, above={"pipeline": ""})
-    findings = list(audit.doctor(store, pipelines))
-    if json:
-        for each in findings:
-            print_json(
-                {
-                    **pipeline_as_json(each.pipeline),
-                    "version": each.version,
-                    "what": each.what,
-                    "detail": each.detail,
-                }
-            )
-    elif not table.print(
-        [
-            f"@{each.version}" if each.version else "",
-            each.detail,
-            str(each.pipeline or ""),
-        ]
-        for each in findings
-    ):
-        print("nothing looks wrong", file=sys.stderr)
-    if findings:
+    sick = print_found(
+        list(audit.doctor(store, pipelines)),
+        table,
+        _finding_row,
+        _finding_as_json if json else None,
+        empty="nothing looks wrong",
+    )
+    if not json:
+        print(_HINT, file=sys.stderr)
+    if sick:
         raise typer.Exit(1)
+
+
+def _finding_row(each: audit.Finding) -> list[str]:
+    return [
+        f"@{each.version}" if each.version else "",
+        each.detail,
+        str(each.pipeline or ""),
+    ]
+
+
+def _finding_as_json(each: audit.Finding) -> dict[str, Any]:
+    return {
+        **pipeline_as_json(each.pipeline),
+        "version": each.version,
+        "what": each.what,
+        "detail": each.detail,
+    }
 
 
 def _other(store: EventStore, pipeline: Pipeline, named: Names) -> Pipeline:
@@ -176,80 +188,51 @@ def _nothing_changed(before: StateView | CatalogView, after: StateView | Catalog
 
 def print_changes(changes: Iterable[audit.Change], *, json: bool, empty: str) -> None:
     """Print the differences between two states."""
-    if json:
-        for change in changes:
-            print_json(
-                {
-                    "change": change.change,
-                    **stream_as_json(change.stream),
-                    "path": change.path,
-                    "before": change.before,
-                    "after": change.after,
-                }
-            )
-        return
-    print_rows(
-        ["change", "stream", "path", "from -> to"],
-        [
-            [change.change, str(change.stream or ""), change.path, audit.moved(change)]
-            for change in changes
-        ],
-        whole=1,
-        value="from -> to",
-        empty=empty,
-    )
+    table = Table(["change", "stream", "path", "from -> to"], whole=1, value="from -> to")
+    print_found(changes, table, difference_row, difference_as_json if json else None, empty=empty)
+
+
+def difference_row(change: audit.Change) -> list[str]:
+    """What is different in two states, for people."""
+    return [change.change, str(change.stream or ""), change.path, audit.moved(change)]
 
 
 def _print_stat(before: StateView, after: StateView, *, json: bool) -> None:
-    counts = audit.stat(audit.diff(before, after))
-    if json:
-        for stream, count in counts.items():
-            numbers = {str(kind): count[kind] for kind in DIFFERENCES}
-            print_json({**stream_as_json(stream), **numbers})
-        return
-    print_rows(
-        [*DIFFERENCES, "stream"],
-        [
-            [*(str(count[kind]) for kind in DIFFERENCES), str(stream or "")]
-            for stream, count in counts.items()
-        ],
-        whole=3,
+    def as_row(counted: tuple[Any, Any]) -> list[str]:
+        stream, count = counted
+        return [*(str(count[kind]) for kind in DIFFERENCES), str(stream or "")]
+
+    def as_json(counted: tuple[Any, Any]) -> dict[str, Any]:
+        stream, count = counted
+        return {**stream_as_json(stream), **{str(kind): count[kind] for kind in DIFFERENCES}}
+
+    print_found(
+        audit.stat(audit.diff(before, after)).items(),
+        Table([*DIFFERENCES, "stream"], whole=3),
+        as_row,
+        as_json if json else None,
         empty=_nothing_changed(before, after),
     )
 
 
 def _print_catalog_diff(before: CatalogView, after: CatalogView, *, json: bool) -> None:
-    changes = audit.diff_catalogs(before, after)
-    if json:
-        for change in changes:
-            print_json(
-                {
-                    "change": change.change,
-                    **stream_as_json(change.stream),
-                    "what": change.what,
-                    "path": change.path,
-                    "before": change.before,
-                    "after": change.after,
-                    "breaking": change.breaking,
-                }
-            )
-        return
-    print_rows(
-        ["change", "breaking", "stream", "what", "path", "from -> to"],
-        [
-            [
-                change.change,
-                "breaking" if change.breaking else "",
-                str(change.stream or ""),
-                change.what,
-                change.path,
-                ""
-                if change.what == "stream"
-                else f"{shown(change.before)} -> {shown(change.after)}",
-            ]
-            for change in changes
-        ],
-        whole=2,
-        value="from -> to",
+    headings = ["change", "breaking", "stream", "what", "path", "from -> to"]
+    print_found(
+        audit.diff_catalogs(before, after),
+        Table(headings, whole=2, value="from -> to"),
+        _redefinition_row,
+        redefinition_as_json if json else None,
         empty=_nothing_changed(before, after),
     )
+
+
+def _redefinition_row(change: audit.CatalogChange) -> list[str]:
+    moved = f"{shown(change.before)} -> {shown(change.after)}"
+    return [
+        change.change,
+        "breaking" if change.breaking else "",
+        str(change.stream or ""),
+        change.what,
+        change.path,
+        "" if change.what == "stream" else moved,
+    ]

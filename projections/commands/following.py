@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventstore.dialects import dialect_of
-from eventstore.errors import Invalid, StoreUnavailable
+from eventstore.errors import Invalid, StoreUnavailable, StreamNotFound
 from eventstore.events import KINDS, Pipeline
 from eventstore.store import EventStore
 from projections import audit
-from projections.display import event_as_json, print_json
-from projections.options import Json, Names, instant
-from projections.table import Table
+from projections.display import change_as_json, complain
+from projections.options import Json, Names, instant, require_stream
+from projections.table import Table, print_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,8 +50,13 @@ def log(
     """Print events, oldest first: what each moved, and marked by ! what looks wrong."""
     if kind not in {None, *KINDS}:
         raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
-    filters = {
-        "among": None if names == Names() else names.some(store),
+    among = store.pipelines() if names == Names() else names.some(store)
+    if stream is not None and "." in stream and namespace is None:
+        meant = require_stream(store, among, stream, namespace)
+        if all(each.name != stream for each in meant):  # as it is printed
+            stream, namespace = next((each.name, each.namespace) for each in meant)
+    filters: dict[str, Any] = {
+        "among": None if names == Names() else among,
         "since": instant(since, "--since"),
         "until": instant(until, "--until"),
         "stream": stream,
@@ -61,11 +66,10 @@ def log(
         "run": run,
         "changed": changed,
     }
-    words = not json
     if follow:
-        pages = _following(store, filters, last, words=words)
+        pages = _following(store, filters, last)
     else:
-        pages = iter([_read(store, filters, words=words, last=last)])
+        pages = iter([audit.changes(store, **filters, last=last)])
     headings = ["version", "stored at", "event", "pipeline", "stream", "what"]
     table = Table(
         [*headings, "actor", "run", "reason"],
@@ -73,43 +77,42 @@ def log(
         value="what",
         above={"pipeline": "", "actor": "by ", "run": "run ", "reason": "reason: "},
     )
-    found = False
+    there = False
     with suppress(*([KeyboardInterrupt] if follow else [])):
-        for page in pages:
-            if json:
-                for each in page:
-                    print_json(event_as_json(each.stored))
-            else:
-                found = table.print(map(_row, page))
+        for number, page in enumerate(pages):
+            there = print_found(page, table, _row, change_as_json if json else None)
             if follow:
                 sys.stdout.flush()
-    if not (found or json or follow):
+            if not (there or number) and (stream is not None or namespace is not None):
+                _require_stream(store, among, stream, namespace, may_come=follow)
+    if not (there or json or follow):
         print("no event matches", file=sys.stderr)
 
 
-def _read(
+def _require_stream(
     store: EventStore,
-    filters: dict[str, Any],
+    among: list[Pipeline],
+    stream: str | None,
+    namespace: str | None,
     *,
-    words: bool,
-    last: int | None = None,
-    after: dict[Pipeline, int] | None = None,
-) -> Iterator[audit.EventChange]:
-    if words or filters["changed"] is not None:
-        return audit.changes(store, **filters, last=last, after=after)
-    rest = {name: value for name, value in filters.items() if name != "changed"}
-    events = store.log(**rest, last=last, after=after)
-    return (audit.EventChange(stored, None) for stored in events)
+    may_come: bool,
+) -> None:
+    try:
+        require_stream(store, among, stream, namespace)
+    except StreamNotFound as error:
+        if not may_come:
+            raise
+        complain([str(error)])
 
 
 def _following(
-    store: EventStore, filters: dict[str, Any], last: int | None, *, words: bool
+    store: EventStore, filters: dict[str, Any], last: int | None
 ) -> Iterator[Iterable[audit.EventChange]]:
     """What is there, and then what is new, looked for once a second."""
     engine = store.database.engine
     shared = dialect_of(engine).MANY_PROCESSES
     seen = store.heads()
-    yield _up_to(seen, _read(store, filters, words=words, last=last))
+    yield _up_to(seen, audit.changes(store, **filters, last=last))
     with _Pause() as pause:
         while True:
             if not shared:
@@ -117,7 +120,7 @@ def _following(
             pause.wait()
             try:
                 heads = store.heads()
-                new = _read(store, filters, words=words, after=seen) if heads != seen else iter(())
+                new = audit.changes(store, **filters, after=seen) if heads != seen else iter(())
                 page = list(_up_to(heads, new))
             except StoreUnavailable:
                 if shared:

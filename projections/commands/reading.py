@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eventstore import codec
 from eventstore.errors import Invalid
-from eventstore.events import Pipeline
+from eventstore.events import Pipeline, StreamDescriptor
 from eventstore.store import EventStore
 from projections import audit, json_text
-from projections.as_of import BeforeHead, catalog_as_of, locate, parse_moment, state_as_of
+from projections.as_of import BeforeHead, Place, catalog_as_of, locate, parse_moment, state_as_of
 from projections.display import (
+    change_as_json,
     event_as_json,
     pipeline_as_json,
     print_json,
@@ -23,7 +25,10 @@ from projections.display import (
 )
 from projections.exchange import FORMS, write_state
 from projections.options import At, Db, Json, Schema, moment_of, opened, warn_before_history
-from projections.table import print_rows
+from projections.table import Table, print_found
+
+if TYPE_CHECKING:
+    from airbyte_protocol.models import ConfiguredAirbyteStream
 
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
@@ -32,22 +37,22 @@ def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
         rows = [
             (pipeline, locate(store, pipeline, BeforeHead(0))) for pipeline in store.pipelines()
         ]
-    if json:
-        for pipeline, head in rows:
-            print_json(
-                {
-                    **pipeline_as_json(pipeline),
-                    "version": head.version,
-                    "stored_at": head.stored_at and rfc3339(head.stored_at),
-                }
-            )
-        return
-    print_rows(
-        ["version", "last event", "pipeline"],
-        [[f"@{head.version}", head.stored_at or "", str(pipeline)] for pipeline, head in rows],
-        whole=2,
-        empty="no pipeline yet",
-    )
+    table = Table(["version", "last event", "pipeline"], whole=2)
+    print_found(rows, table, _head_row, _head_as_json if json else None, empty="no pipeline yet")
+
+
+def _head_row(reached: tuple[Pipeline, Place]) -> list[str | datetime]:
+    pipeline, head = reached
+    return [f"@{head.version}", head.stored_at or "", str(pipeline)]
+
+
+def _head_as_json(reached: tuple[Pipeline, Place]) -> dict[str, Any]:
+    pipeline, head = reached
+    return {
+        **pipeline_as_json(pipeline),
+        "version": head.version,
+        "stored_at": head.stored_at and rfc3339(head.stored_at),
+    }
 
 
 def show(
@@ -59,12 +64,15 @@ def show(
     """Print one event whole."""
     place = locate(store, pipeline, parse_moment(version))
     stored = store.event(pipeline, place.version)
+    [change] = audit.explained(store, [stored])
     if json:
-        print_json(event_as_json(stored))
+        print_json(change_as_json(change))
         return
     for name, value in event_as_json(stored).items():
         if value is not None and name != "body":
             print(f"{name:<13} {printable(str(value))}")
+    if change.before or change.notes:
+        print(f"{'what':<13} {printable(change.words)}")
     print()
     if stored.erased:
         print(printable(audit.erasure(store, stored)))
@@ -89,22 +97,23 @@ def state(
     if not table and not json:
         print_json_text(write_state(view, form))
         return
-    rows = [(None, view.whole)] if view.whole is not None else view.streams.items()
-    if json:
-        for stream, body in rows:
-            of_type = codec.state_kind(body)
-            print_json({**stream_as_json(stream), "type": of_type, "body": body.decode()})
-        return
-    print_rows(
-        ["namespace", "stream", "state"],
-        [
-            [(stream and stream.namespace) or "", stream.name if stream else "", audit.blob(body)]
-            for stream, body in rows
-        ],
-        whole=0,
-        value="state",
+    print_found(
+        view.streams.items() if view.whole is None else [(None, view.whole)],
+        Table(["namespace", "stream", "state"], whole=0, value="state"),
+        _state_row,
+        _state_as_json if json else None,
         empty="no state",
     )
+
+
+def _state_row(state: tuple[StreamDescriptor | None, bytes]) -> list[str]:
+    stream, body = state
+    return [(stream and stream.namespace) or "", stream.name if stream else "", audit.blob(body)]
+
+
+def _state_as_json(state: tuple[StreamDescriptor | None, bytes]) -> dict[str, Any]:
+    stream, body = state
+    return {**stream_as_json(stream), "type": codec.state_kind(body), "body": body.decode()}
 
 
 def catalog(
@@ -118,19 +127,22 @@ def catalog(
     if not table:
         print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
         return
-    print_rows(
-        ["stream", "sync mode", "destination", "cursor", "primary key", "fields"],
-        [
-            [
-                str(descriptor),
-                stream.sync_mode.value,
-                stream.destination_sync_mode.value,
-                ".".join(stream.cursor_field or []),
-                ", ".join(".".join(key) for key in stream.primary_key or []),
-                str(len(stream.stream.json_schema.get("properties", {}))),
-            ]
-            for descriptor, stream in view.by_descriptor.items()
-        ],
-        whole=0,
+    headings = ["stream", "sync mode", "destination", "cursor", "primary key", "fields"]
+    print_found(
+        view.by_descriptor.items(),
+        Table(headings, whole=0),
+        _configured_row,
         empty="no stream is registered",
     )
+
+
+def _configured_row(configured: tuple[StreamDescriptor, ConfiguredAirbyteStream]) -> list[str]:
+    descriptor, stream = configured
+    return [
+        str(descriptor),
+        stream.sync_mode.value,
+        stream.destination_sync_mode.value,
+        ".".join(stream.cursor_field or []),
+        ", ".join(".".join(key) for key in stream.primary_key or []),
+        str(len(stream.stream.json_schema.get("properties", {}))),
+    ]

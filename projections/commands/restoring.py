@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.errors import HistoryConflict, Invalid
-from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+from eventstore.events import Pipeline, StoredEvent
 from eventstore.store import EventStore
 from projections import plans
 from projections import rewind as rewinding
@@ -22,6 +22,7 @@ from projections.options import (
     Names,
     confirmed,
     moment_of,
+    named_streams,
     read_file,
     warn_before_history,
 )
@@ -57,7 +58,7 @@ def rewind(
     """Make the state as of a moment the current one; the history keeps what came since."""
     version = locate(store, pipeline, parse_moment(to)).version
     warn_before_history(store, pipeline, to, version)
-    plan = plans.plan_rewind(store, pipeline, version, _named(stream, namespace))
+    plan = plans.plan_rewind(store, pipeline, version, named_streams(stream, namespace))
     question = f"Rewind {pipeline} from @{plan.before.version} to @{version}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
@@ -75,7 +76,7 @@ def clear(
     json: Json = False,
 ) -> None:
     """Forget the state, of all streams or of some: the next sync reads them from the beginning."""
-    plan = plans.plan_clear(store, pipeline, _named(stream, namespace))
+    plan = plans.plan_clear(store, pipeline, named_streams(stream, namespace))
     question = f"Forget this state of {pipeline}?"
     _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
 
@@ -212,16 +213,6 @@ def _report(stored: list[StoredEvent], *, json: bool) -> None:
     complain([f"{counted(len(stored), 'event')} appended, {last.pipeline} is at @{last.version}"])
     if first.pipeline != last.pipeline:
         complain([f"and those of {first.pipeline} begin at @{first.version}"])
-
-
-def _named(streams: list[str] | None, namespace: str | None) -> list[StreamDescriptor | str] | None:
-    if not streams:
-        if namespace is not None:
-            raise Invalid("--namespace tells which --stream is meant, and none is named")
-        return None
-    if namespace is None:
-        return list(streams)
-    return [StreamDescriptor(name, namespace) for name in streams]
 
 
 def _other(pipeline: Pipeline, names: Names) -> Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -49,6 +50,13 @@ class Clock:
     def __call__(self) -> int:
         """Count microseconds since 1970."""
         return int(self.now.timestamp()) * 1_000_000
+
+
+def tallied(name: str, blob: object, read: int, written: int) -> StateSaved:
+    """A state that tells how many records the source read, and the destination wrote."""
+    state = json.loads(stream_state(name, blob))
+    state |= {"sourceStats": {"recordCount": read}, "destinationStats": {"recordCount": written}}
+    return StateSaved(json.dumps(state))
 
 
 @contextmanager

@@ -8,8 +8,9 @@ import sqlite3
 
 import pytest
 
-from tests.command_line.histories import write_history, writing
+from tests.command_line.histories import SHOP, write_history, writing
 from tests.command_line.shell import run
+from tests.messages import saved
 
 
 def assert_refused(done, code: int, *fragments: str) -> None:
@@ -115,6 +116,34 @@ def test_record_refuses_what_names_no_pipeline_and_no_catalog(
     source = [] if "--source" in options else ["--source", "s"]
     done = eventstore("record", "--db", tmp_path / "state.db", *source, *options)
     assert_refused(done, 2, *fragments)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "log --stream order",
+        "log --stream order --json",
+        "log --namespace eu",
+        "log --stream users --namespace ''",
+        "blame --stream order",
+        "blame --stream audit.orders",
+        "rewind @1 --stream order --dry-run",
+        "clear --stream order --dry-run",
+        "erase --stream order --reason why --dry-run",
+    ],
+)
+def test_a_stream_that_is_not_there_is_answered_with_those_that_are(command, history, eventstore):
+    name, *rest = shlex.split(command)
+    done = eventstore(name, "--db", history, *rest)
+    assert_refused(done, 2, "no ", " stream", "there are: ", "orders", "audit.users")
+
+
+def test_of_many_streams_those_of_a_like_name_are_told(tmp_path, eventstore):
+    with writing(f"sqlite:///{tmp_path / 'state.db'}") as (store, _):
+        store.append(SHOP, *(saved(f"table_{number}", {"a": 1}) for number in range(1000)))
+    for command in ("log", "blame", "clear --dry-run"):
+        done = eventstore(*command.split(), "--stream", "tabel_17", "--db", tmp_path / "state.db")
+        assert_refused(done, 2, "table_17", "and 997 more")
 
 
 # Failed jobs

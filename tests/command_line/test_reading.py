@@ -9,7 +9,15 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from projections import connect, latest_state
-from tests.command_line.histories import FIRST_DAY, MOMENTS, SHOP, STATES, STREAMS, writing
+from tests.command_line.histories import (
+    FIRST_DAY,
+    MOMENTS,
+    SHOP,
+    STATES,
+    STREAMS,
+    tallied,
+    writing,
+)
 from tests.messages import legacy_state, saved, stream_state
 
 A_DAY_WITHOUT_EVENTS = (datetime.now(timezone.utc) - timedelta(days=8)).strftime("%Y-%m-%d")
@@ -86,9 +94,32 @@ def test_log_filters(filters, letters, crowd, eventstore):
 
 
 def test_log_says_so_when_nothing_matches(crowd, eventstore):
-    nothing = eventstore("log", "--db", crowd, "--stream", "nope")
+    nothing = eventstore("log", "--db", crowd, "--stream", "users", "--actor", "nobody")
     assert (nothing.code, nothing.out) == (0, "")
     assert nothing.err == "no event matches\n"
+
+
+def test_log_takes_a_stream_as_it_prints_it(crowd, eventstore):
+    printed = eventstore("log", "--db", crowd, "--stream", "audit.users")
+    assert printed.lines == eventstore("log", "--db", crowd, "--stream", "users").lines != []
+
+
+def test_log_says_in_json_what_moved(history, eventstore):
+    first, *_, emitted, defined, _, last = json_lines(eventstore("log", "--db", history, "--json"))
+    moved = {"change": "changed", "namespace": None, "stream": "orders", "path": "cursor"}
+    assert last["moved"] == [{**moved, "before": 2, "after": 3}]
+    assert emitted["moved"] == [{**moved, "before": 2, "after": 99}]
+    assert first["moved"] == [
+        {**moved, "change": "added", "path": "", "before": None, "after": {"cursor": 1}}
+    ]
+    assert (defined["moved"], last["counts"]) == ([], {})
+
+
+def test_log_says_in_json_how_many_records_there_were(tmp_path, eventstore):
+    with writing(f"sqlite:///{tmp_path / 'state.db'}") as (store, _):
+        store.append(SHOP, tallied("orders", {"at": 1}, 120, 0))
+    [event] = json_lines(eventstore("log", "--db", tmp_path / "state.db", "--json"))
+    assert event["counts"] == {"records": 120, "written": 0}
 
 
 def test_log_says_when_what_and_who_in_one_line_per_event(crowd, eventstore):

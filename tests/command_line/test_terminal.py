@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from datetime import timedelta
@@ -12,7 +11,7 @@ from rich.cells import cell_len
 
 from eventstore import Pipeline, StateSaved
 from projections import register_catalog
-from tests.command_line.histories import write_crowd, write_history, writing
+from tests.command_line.histories import tallied, write_crowd, write_history, writing
 from tests.command_line.shell import run, run_in_bash, run_on_terminal
 from tests.messages import catalog, configured_stream, envelope, saved, stream_state
 
@@ -47,13 +46,6 @@ def rows_shown(done, columns: int) -> list[str]:
     return done.lines[1:]
 
 
-def tallied(cursor: str, read: int, written: int) -> StateSaved:
-    """A state of `orders` that tells how many records the source read and the destination wrote."""
-    state = json.loads(stream_state("orders", {"updated_at": cursor}))
-    state |= {"sourceStats": {"recordCount": read}, "destinationStats": {"recordCount": written}}
-    return StateSaved(json.dumps(state))
-
-
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory):
     """Three runs, the last started by hand."""
@@ -62,7 +54,7 @@ def incident(tmp_path_factory):
     with writing(f"sqlite:///{path}") as (store, clock):
         for day, (run_id, reason) in enumerate([("a1", None), ("a2", None), ("a3", "by hand")], 1):
             clock.now += timedelta(hours=19)
-            state = tallied(f"2026-11-{20 + day}T02:00:00Z", 120, 120)
+            state = tallied("orders", {"updated_at": f"2026-11-{20 + day}T02:00:00Z"}, 120, 120)
             said = {"actor": "airflow", "run": f"scheduled-{run_id}", "reason": reason}
             store.append(pipeline, saved("users", {"page": day}), state, **said)
     return path
