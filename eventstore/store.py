@@ -143,10 +143,11 @@ class EventStore:
         expected: int | None = None,
         actor: str | None = None,
         reason: str | None = None,
+        run: str | None = None,
     ) -> list[StoredEvent]:
         """Append what is encoded already in a transaction of the caller's."""
-        who = actor or self.actor
-        append = Append(pipeline, drafts, uuid7(), who, reason, self.run, expected)
+        who, which = actor or self.actor, run or self.run
+        append = Append(pipeline, drafts, uuid7(), who, reason, which, expected)
         stored, _ = self._append(db, append, look=False)
         return stored
 

@@ -134,12 +134,16 @@ def _with_options(
         with opened(db, schema, writes=writes and not rest.get("dry_run")) as store:
             call(store, Names(source, destination, table_prefix, connection), rest)
 
-    # Typer reads a signature to learn a command's options.
     own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
-    common = list(inspect.signature(whole, eval_str=True).parameters.values())
-    parameters = sorted(
-        [*own, *common[:-1]], key=lambda parameter: parameter.default is not parameter.empty
-    )
+    *common, _ = inspect.signature(whole, eval_str=True).parameters.values()
+    return with_signature(whole, command, [*own, *common])
+
+
+def with_signature(
+    whole: Callable[..., None], command: Callable[..., Any], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """Name a function as a command, and give it parameters: typer learns the options from those."""
+    parameters.sort(key=lambda parameter: parameter.default is not parameter.empty)
     whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     whole.__name__, whole.__doc__ = command.__name__, command.__doc__
     whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

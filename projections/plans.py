@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventstore import codec
-from eventstore.errors import Invalid, StreamNotFound
+from eventstore.errors import HistoryConflict, Invalid, StreamNotFound
 from eventstore.events import Pipeline, StateCleared, StateSaved, StreamDescriptor
+from eventstore.identity import check_attribution
 from projections import audit
 from projections.as_of import BeforeHead, Moment, locate, state_as_of
 from projections.views import STATE_KINDS, StateView, standing
@@ -17,6 +18,8 @@ from projections.wording import some_streams
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from eventstore.events import Event, Origin, StoredEvent
     from eventstore.store import EventStore
     from projections.audit import Change
@@ -24,10 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """Events that would change a state, and the state before them."""
+    """Events that would change a state, and the state before them.
+
+    `note` is added to the reason: where a state came from or went to.
+    """
 
     before: StateView
     events: Sequence[Event]
+    note: str = ""
 
     @property
     def after(self) -> StateView:
@@ -49,15 +56,56 @@ class Plan:
         run: str | None = None,
     ) -> list[StoredEvent]:
         """Append the events; raises HistoryConflict if the history is not where it was."""
-        check_reason(reason)
         return store.append(
             self.before.pipeline,
             *self.events,
             expected=self.before.version,
             actor=actor,
-            reason=reason,
+            reason=self.reason(reason),
             run=run,
         )
+
+    def append_within(
+        self, db: Connection, store: EventStore, *, reason: str, actor: str | None, run: str | None
+    ) -> list[StoredEvent]:
+        """`append` in a transaction of the caller's."""
+        pipeline, seen = self.before.pipeline, self.before.version
+        actual = store.head_within(db, pipeline).version
+        if actual != seen:
+            raise HistoryConflict(pipeline, expected=seen, actual=actual)
+        if not self.events:
+            return []
+        who, why, which = check_attribution(
+            actor or store.actor, self.reason(reason), run or store.run
+        )
+        drafts = [store.encode(event) for event in self.events]
+        return store.append_drafts(
+            db, pipeline, drafts, expected=seen, actor=who, reason=why, run=which
+        )
+
+    def reason(self, given: str) -> str:
+        """The reason that is stored; raises Invalid where none was given."""
+        check_reason(given)
+        return f"{given} ({self.note})" if self.note else given
+
+
+def append_together(
+    store: EventStore,
+    plans: Sequence[Plan],
+    *,
+    reason: str,
+    actor: str | None = None,
+    run: str | None = None,
+) -> list[StoredEvent]:
+    """Append the events of all plans or none; raises HistoryConflict as `append` does."""
+    said: dict[str, Any] = {"reason": reason, "actor": actor, "run": run}
+    if len(plans) == 1:
+        return plans[0].append(store, **said)
+
+    def work(db: Connection) -> list[StoredEvent]:
+        return [stored for plan in plans for stored in plan.append_within(db, store, **said)]
+
+    return store.database.transact(work)
 
 
 def plan_rewind(
@@ -114,14 +162,16 @@ def plan_copy(
     """What `copy` would append; raises as it does."""
     if source == target:
         raise Invalid(f"{source} is the source and the target: use rewind for its own past")
-    then = _standing(store, source, BeforeHead(0) if at is None else at)
+    version = locate(store, source, BeforeHead(0) if at is None else at).version
+    then = _standing(store, source, version)
     before = state_as_of(store, target, BeforeHead(0))
-    return Plan(before, _replacing(before, then, "copied"))
+    # `of` is a version of another history.
+    return Plan(before, _replacing(before, then, "copied"), f"copied from {source} @{version}")
 
 
 def plan_move(store: EventStore, source: Pipeline, target: Pipeline) -> tuple[Plan, Plan]:
     """What `move` would append to the target, and then to the source; raises as it does."""
-    left = plan_clear(store, source)
+    left = replace(plan_clear(store, source), note=f"moved to {target}")
     return plan_copy(store, source, target, left.before.version), left
 
 

@@ -6,12 +6,15 @@ the history is still at that version.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import Required, TypedDict, Unpack
 
 from eventstore.errors import HistoryConflict
 from projections.as_of import BeforeHead, Moment, locate
 from projections.plans import (
     Plan,
+    append_together,
     check_reason,
     plan_clear,
     plan_copy,
@@ -29,16 +32,21 @@ if TYPE_CHECKING:
 _ATTEMPTS = 100
 
 
+class Said(TypedDict, total=False):
+    """What is said of a change: why, by whom, in which run, and the version that was seen."""
+
+    reason: Required[str]
+    actor: str | None
+    run: str | None
+    expected: int | None
+
+
 def rewind(
     store: EventStore,
     pipeline: Pipeline,
     to: Moment,
     streams: Iterable[StreamDescriptor | str] | None = None,
-    *,
-    reason: str,
-    actor: str | None = None,
-    run: str | None = None,
-    expected: int | None = None,
+    **said: Unpack[Said],
 ) -> list[StoredEvent]:
     """Make the state as of a moment the current one, of all streams or of those that are named.
 
@@ -49,63 +57,31 @@ def rewind(
     # What `@-1` means is settled before somebody else appends.
     version = locate(store, pipeline, to).version
     named = None if streams is None else list(streams)
-    return _carry_out(
-        store,
-        lambda: plan_rewind(store, pipeline, version, named),
-        expected=expected,
-        reason=reason,
-        actor=actor,
-        run=run,
-    )
+    return _carry_out(store, lambda: [plan_rewind(store, pipeline, version, named)], **said)
 
 
 def clear(
     store: EventStore,
     pipeline: Pipeline,
     streams: Iterable[StreamDescriptor | str] | None = None,
-    *,
-    reason: str,
-    actor: str | None = None,
-    run: str | None = None,
-    expected: int | None = None,
+    **said: Unpack[Said],
 ) -> list[StoredEvent]:
     """Forget the state of all streams, or of those that are named.
 
     Raises as `rewind` does.
     """
     named = None if streams is None else list(streams)
-    return _carry_out(
-        store,
-        lambda: plan_clear(store, pipeline, named),
-        expected=expected,
-        reason=reason,
-        actor=actor,
-        run=run,
-    )
+    return _carry_out(store, lambda: [plan_clear(store, pipeline, named)], **said)
 
 
 def set_state(
-    store: EventStore,
-    pipeline: Pipeline,
-    states: Sequence[object],
-    *,
-    reason: str,
-    actor: str | None = None,
-    run: str | None = None,
-    expected: int | None = None,
+    store: EventStore, pipeline: Pipeline, states: Sequence[object], **said: Unpack[Said]
 ) -> list[StoredEvent]:
     """Make these states, and no others, the current ones (`origin=edited`).
 
     Raises InvalidEvent, and as `rewind` does.
     """
-    return _carry_out(
-        store,
-        lambda: plan_set(store, pipeline, states),
-        expected=expected,
-        reason=reason,
-        actor=actor,
-        run=run,
-    )
+    return _carry_out(store, lambda: [plan_set(store, pipeline, states)], **said)
 
 
 def copy(
@@ -113,94 +89,48 @@ def copy(
     source: Pipeline,
     target: Pipeline,
     at: Moment | None = None,
-    *,
-    reason: str,
-    actor: str | None = None,
-    run: str | None = None,
-    expected: int | None = None,
+    **said: Unpack[Said],
 ) -> list[StoredEvent]:
     """Make the state of one pipeline, as of a moment or now, that of another (`origin=copied`).
 
     `expected` is the version of the target. Raises as `rewind` does.
     """
     version = locate(store, source, BeforeHead(0) if at is None else at).version
-    return _carry_out(
-        store,
-        lambda: plan_copy(store, source, target, version),
-        expected=expected,
-        reason=copied_from(reason, source, version),
-        actor=actor,
-        run=run,
-    )
+    return _carry_out(store, lambda: [plan_copy(store, source, target, version)], **said)
 
 
 def move(
+    store: EventStore, source: Pipeline, target: Pipeline, **said: Unpack[Said]
+) -> list[StoredEvent]:
+    """Copy the current state to another pipeline, and forget it where it was: both or neither.
+
+    `expected` is the version of the source. Raises as `rewind` does.
+    """
+    return _carry_out(store, lambda: plan_move(store, source, target), **said)
+
+
+def _carry_out(
     store: EventStore,
-    source: Pipeline,
-    target: Pipeline,
+    plan: Callable[[], Sequence[Plan]],
     *,
     reason: str,
     actor: str | None = None,
     run: str | None = None,
     expected: int | None = None,
 ) -> list[StoredEvent]:
-    """Copy the current state to another pipeline, and then forget it where it was.
-
-    `expected` is the version of the source. Raises as `rewind` does; if the source's state changes
-    at the last moment it is copied, and not forgotten.
-    """
-    plans = plan_move(store, source, target)
-    _check_expected(plans[1], expected)
-    return append_move(store, *plans, reason=reason, actor=actor, run=run)
-
-
-def append_move(
-    store: EventStore,
-    copied: Plan,
-    left: Plan,
-    *,
-    reason: str,
-    actor: str | None = None,
-    run: str | None = None,
-) -> list[StoredEvent]:
-    """Append both plans of a move; raises HistoryConflict if a history is not where it was."""
-    source, seen = left.before.pipeline, left.before.version
-    head = store.head(source).version
-    if head != seen:
-        raise HistoryConflict(source, expected=seen, actual=head)
-    said: dict[str, Any] = {"actor": actor, "run": run}
-    moved = copied.append(store, reason=copied_from(reason, source, seen), **said)
-    to = f"{reason} (moved to {copied.before.pipeline})"
-    return [*moved, *left.append(store, reason=to, **said)]
-
-
-def copied_from(reason: str, source: Pipeline, version: int) -> str:
-    """The reason of a copy, with where it came from: `of` is a version of another history."""
-    check_reason(reason)
-    return f"{reason} (copied from {source} @{version})"
-
-
-def _carry_out(
-    store: EventStore,
-    plan: Callable[[], Plan],
-    *,
-    expected: int | None,
-    reason: str,
-    actor: str | None,
-    run: str | None,
-) -> list[StoredEvent]:
     check_reason(reason)
     for _ in range(_ATTEMPTS):
         planned = plan()
-        _check_expected(planned, expected)
+        check_expected(planned, expected)
         try:
-            return planned.append(store, reason=reason, actor=actor, run=run)
+            return append_together(store, planned, reason=reason, actor=actor, run=run)
         except HistoryConflict as conflict:
             lost = conflict
     raise lost
 
 
-def _check_expected(plan: Plan, expected: int | None) -> None:
-    actual = plan.before.version
-    if expected is not None and expected != actual:
-        raise HistoryConflict(plan.before.pipeline, expected=expected, actual=actual)
+def check_expected(plans: Sequence[Plan], expected: int | None) -> None:
+    """Raise HistoryConflict if the history that is changed last is not where the caller saw it."""
+    before = plans[-1].before
+    if expected is not None and expected != before.version:
+        raise HistoryConflict(before.pipeline, expected=expected, actual=before.version)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from eventstore.errors import HistoryConflict, Invalid
+from eventstore import codec
+from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StoredEvent
 from eventstore.store import EventStore
-from projections import plans
-from projections import rewind as rewinding
+from projections import audit, plans
 from projections.as_of import locate, parse_moment
-from projections.commands.explaining import print_changes
-from projections.display import complain, counted, event_as_json, print_json
+from projections.commands.explaining import difference_row
+from projections.display import (
+    complain,
+    counted,
+    difference_as_json,
+    event_as_json,
+    pipeline_as_json,
+    print_json,
+    printable,
+)
 from projections.exchange import read_state
 from projections.options import (
     Json,
@@ -25,8 +35,11 @@ from projections.options import (
     named_streams,
     read_file,
     warn_before_history,
+    with_signature,
 )
 from projections.plans import Plan
+from projections.rewind import check_expected
+from projections.table import Table, print_found
 
 Reason = Annotated[str, typer.Option(help="Why; whoever reads the history later will ask.")]
 Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
@@ -40,65 +53,6 @@ Streams = Annotated[
     typer.Option("--stream", help="Only this stream; may be given several times."),
 ]
 Namespace = Annotated[str | None, typer.Option(help="The namespace of the streams that are named.")]
-
-
-def rewind(
-    store: EventStore,
-    pipeline: Pipeline,
-    to: Annotated[str, typer.Argument(metavar="WHEN", help="2h, @41, 2026-11-20T09:00:00Z ...")],
-    reason: Reason = "",
-    stream: Streams = None,
-    namespace: Namespace = None,
-    actor: Actor = None,
-    expect: Expect = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Make the state as of a moment the current one; the history keeps what came since."""
-    version = locate(store, pipeline, parse_moment(to)).version
-    warn_before_history(store, pipeline, to, version)
-    plan = plans.plan_rewind(store, pipeline, version, named_streams(stream, namespace))
-    question = f"Rewind {pipeline} from @{plan.before.version} to @{version}?"
-    _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
-
-
-def clear(
-    store: EventStore,
-    pipeline: Pipeline,
-    reason: Reason = "",
-    stream: Streams = None,
-    namespace: Namespace = None,
-    actor: Actor = None,
-    expect: Expect = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Forget the state, of all streams or of some: the next sync reads them from the beginning."""
-    plan = plans.plan_clear(store, pipeline, named_streams(stream, namespace))
-    question = f"Forget this state of {pipeline}?"
-    _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
-
-
-def set_state(
-    store: EventStore,
-    pipeline: Pipeline,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A state in any form, - for stdin.")],
-    reason: Reason = "",
-    actor: Actor = None,
-    expect: Expect = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Make the state in a file the current one, whole: streams it does not name are forgotten."""
-    text = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
-    plan = plans.plan_set(store, pipeline, read_state(text))
-    question = f"Replace the state of {pipeline}?"
-    _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
-
-
 ToSource = Annotated[str | None, typer.Option(help="The other source; by default the same.")]
 ToDestination = Annotated[
     str | None, typer.Option(help="The other destination, '' for a cache; by default the same.")
@@ -108,111 +62,175 @@ ToConnection = Annotated[
     str | None, typer.Option(help="The other connection; by default the same.")
 ]
 
+_LEGACY = "legacy"
 
+
+class Proposal(NamedTuple):
+    """What is asked, and the plans that are carried out together if the answer is yes."""
+
+    question: str
+    plans: Sequence[Plan]
+
+
+def by_hand(command: Callable[..., Proposal]) -> Callable[..., None]:
+    """Give a command that proposes a change the options they all have: it is shown, asked, done."""
+
+    def whole(
+        store: EventStore,
+        pipeline: Pipeline,
+        reason: Reason = "",
+        actor: Actor = None,
+        expect: Expect = None,
+        dry_run: DryRun = False,
+        yes: Yes = False,
+        json: Json = False,
+        **own: Any,
+    ) -> None:
+        question, planned = command(store, pipeline, **own)
+        check_expected(planned, None if expect is None else _version(expect))
+        if not dry_run:
+            plans.check_reason(reason)
+        _show(planned, json=json)
+        if dry_run or not any(plan.events for plan in planned):
+            return
+        confirmed(question, yes)
+        _report(plans.append_together(store, planned, reason=reason, actor=actor), json=json)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
+    *common, _ = inspect.signature(whole, eval_str=True).parameters.values()
+    return with_signature(whole, command, [*common[:2], *own, *common[2:]])
+
+
+@by_hand
+def rewind(
+    store: EventStore,
+    pipeline: Pipeline,
+    to: Annotated[str, typer.Argument(metavar="WHEN", help="2h, @41, 2026-11-20T09:00:00Z ...")],
+    stream: Streams = None,
+    namespace: Namespace = None,
+) -> Proposal:
+    """Make the state as of a moment the current one; the history keeps what came since."""
+    version = locate(store, pipeline, parse_moment(to)).version
+    warn_before_history(store, pipeline, to, version)
+    plan = plans.plan_rewind(store, pipeline, version, named_streams(stream, namespace))
+    return Proposal(f"Rewind {pipeline} from @{plan.before.version} to @{version}?", [plan])
+
+
+@by_hand
+def clear(
+    store: EventStore, pipeline: Pipeline, stream: Streams = None, namespace: Namespace = None
+) -> Proposal:
+    """Forget the state, of all streams or of some: the next sync reads them from the beginning."""
+    plan = plans.plan_clear(store, pipeline, named_streams(stream, namespace))
+    return Proposal(f"Forget this state of {pipeline}?", [plan])
+
+
+@by_hand
+def set_state(
+    store: EventStore,
+    pipeline: Pipeline,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A state in any form, - for stdin.")],
+    form: Annotated[
+        str | None, typer.Option(help="legacy: the file is the bare blob of a LEGACY state.")
+    ] = None,
+) -> Proposal:
+    """Make the state in a file the current one, whole: streams it does not name are forgotten."""
+    text = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
+    plan = plans.plan_set(store, pipeline, _read_state(text, form))
+    return Proposal(f"Replace the state of {pipeline}?", [plan])
+
+
+@by_hand
 def copy(
     store: EventStore,
     pipeline: Pipeline,
-    reason: Reason = "",
     to_source: ToSource = None,
     to_destination: ToDestination = None,
     to_table_prefix: ToPrefix = None,
     to_connection: ToConnection = None,
     at: Annotated[str | None, typer.Option(metavar="WHEN", help="The state as of then.")] = None,
-    actor: Actor = None,
-    expect: Expect = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+) -> Proposal:
     """Make the state of a pipeline that of another one."""
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
-    version = locate(store, pipeline, moment_of(at)).version
-    plan = plans.plan_copy(store, pipeline, target, version)
-    question = f"Replace the state of {target}?"
-    if not dry_run:
-        reason = rewinding.copied_from(reason, pipeline, version)
-    _append(store, plan, question, reason, actor, expect, dry_run=dry_run, yes=yes, json=json)
+    plan = plans.plan_copy(store, pipeline, target, moment_of(at))
+    return Proposal(f"Replace the state of {target}?", [plan])
 
 
+@by_hand
 def move(
     store: EventStore,
     pipeline: Pipeline,
-    reason: Reason = "",
     to_source: ToSource = None,
     to_destination: ToDestination = None,
     to_table_prefix: ToPrefix = None,
     to_connection: ToConnection = None,
-    actor: Actor = None,
-    expect: Expect = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Copy the state to another pipeline, and forget it where it was."""
+) -> Proposal:
+    """Copy the state to another pipeline, and forget it where it was: both or neither."""
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
-    both = plans.plan_move(store, pipeline, target)
-    _expect(both[1], expect)
-    if dry_run or not yes:
-        for each in both:
-            complain([f"{each.before.pipeline}:"])
-            _show(each, json=json and dry_run)
-    if dry_run:
-        return
-    plans.check_reason(reason)
-    confirmed(f"Move the state of {pipeline} to {target}?", yes)
-    _report(rewinding.append_move(store, *both, reason=reason, actor=actor), json=json)
+    planned = plans.plan_move(store, pipeline, target)
+    return Proposal(f"Move the state of {pipeline} to {target}?", planned)
 
 
-def _append(
-    store: EventStore,
-    plan: Plan,
-    question: str,
-    reason: str,
-    actor: str | None,
-    expect: str | None,
-    *,
-    dry_run: bool,
-    yes: bool,
-    json: bool,
-) -> None:
-    _expect(plan, expect)
-    if not dry_run:
-        plans.check_reason(reason)
-    if dry_run or not yes:
-        _show(plan, json=json and dry_run)
-    if dry_run:
-        return
-    if plan.events:
-        confirmed(question, yes)
-    _report(plan.append(store, reason=reason, actor=actor), json=json)
+def _read_state(text: bytes, form: str | None) -> list[bytes]:
+    """The states in a file; any JSON object may be a LEGACY state, so that has to be said."""
+    if form not in {None, _LEGACY}:
+        raise Invalid(f"--form takes {_LEGACY}, not {form!r}; every other form is recognised")
+    states = read_state(text)
+    is_legacy = [codec.state_kind(state) for state in states] == ["LEGACY"]
+    if form == _LEGACY and not is_legacy:
+        raise Invalid("this is no LEGACY state: leave out --form")
+    if form is None and is_legacy and codec.legacy_blob(states[0]) == text.strip():
+        raise Invalid(
+            "this JSON object is none of the forms of a state; if it is the bare blob of a LEGACY "
+            f"state, add --form {_LEGACY}"
+        )
+    return states
 
 
-def _expect(plan: Plan, expect: str | None) -> None:
-    if expect is None:
-        return
+def _version(expect: str) -> int:
     moment = parse_moment(expect)
     if not isinstance(moment, int):
         raise Invalid(f"--expect takes a version such as @41, not {expect}")
-    if moment != plan.before.version:
-        raise HistoryConflict(plan.before.pipeline, expected=moment, actual=plan.before.version)
+    return moment
 
 
-def _show(plan: Plan, *, json: bool = False) -> None:
-    print_changes(plan.changes, json=json, empty=f"nothing would change in {plan.before.pipeline}")
+def _show(planned: Sequence[Plan], *, json: bool) -> None:
+    changes = [(plan.before.pipeline, change) for plan in planned for change in plan.changes]
+    table = Table(
+        ["change", "stream", "path", "from -> to", "pipeline"],
+        whole=1,
+        value="from -> to",
+        above={"pipeline": ""},
+    )
+    there = print_found(changes, table, _change_row, _change_as_json if json else None)
+    if not any(plan.events for plan in planned):
+        complain(["nothing to change: the state is like that already"])
+    elif not there:
+        complain(["no value would change, only the text of the state"])
+
+
+def _change_row(change: tuple[Pipeline, audit.Change]) -> list[str]:
+    pipeline, difference = change
+    return [*difference_row(difference), str(pipeline)]
+
+
+def _change_as_json(change: tuple[Pipeline, audit.Change]) -> dict[str, Any]:
+    pipeline, difference = change
+    return {**pipeline_as_json(pipeline), **difference_as_json(difference)}
 
 
 def _report(stored: list[StoredEvent], *, json: bool) -> None:
+    """Say what was done, of each pipeline in a line."""
     if json:
         for each in stored:
             print_json(event_as_json(each))
         return
-    if not stored:
-        complain(["nothing to change: the state is like that already"])
-        return
-    first, last = stored[0], stored[-1]
-    complain([f"{counted(len(stored), 'event')} appended, {last.pipeline} is at @{last.version}"])
-    if first.pipeline != last.pipeline:
-        complain([f"and those of {first.pipeline} begin at @{first.version}"])
+    appended: dict[Pipeline, list[int]] = {}
+    for each in stored:
+        appended.setdefault(each.pipeline, []).append(each.version)
+    for pipeline, versions in appended.items():
+        where = " to ".join(f"@{version}" for version in sorted({versions[0], versions[-1]}))
+        print(printable(f"{counted(len(versions), 'event')} appended to {pipeline}: {where}"))
 
 
 def _other(pipeline: Pipeline, names: Names) -> Pipeline:

@@ -10,11 +10,9 @@ import pytest
 from eventstore import Pipeline
 from projections import connect, latest_state
 from projections.models import STATE_TABLES
-from tests.command_line.histories import STATES, events_in, write_history
-from tests.command_line.shell import SCRIPT, environment, finish, run, start
+from tests.command_line.histories import OTHER, SHOP, STATES, events_in, write_history
+from tests.command_line.shell import SCRIPT, environment, finish, run, run_on_terminal, start
 from tests.messages import stream_state
-
-SHOP = Pipeline("source-shop", "destination-lake")
 
 WHY = ("--reason", "lost orders", "--yes")
 CHANGING = [
@@ -43,18 +41,49 @@ def state_in(database, pipeline=SHOP):
 
 def test_a_rewind_is_shown_and_done(eventstore, shop):
     shown = eventstore("rewind", "@5", "--dry-run")
-    assert shown.lines == ["changed\torders\tcursor\t3 -> 2"]
-    assert shown.lines == eventstore("diff", "now", "@5").lines
+    assert shown.lines == [f"changed\torders\tcursor\t3 -> 2\t{SHOP}"]
     assert state_in(shop) == STATES[9]
     done = eventstore("rewind", "@5", *WHY, "--actor", "maria")
-    assert done.code == 0
-    assert done.complaints == [
-        "eventstore: 1 event appended, source-shop -> destination-lake is at @10"
-    ]
+    assert (done.code, done.err) == (0, "")
+    assert done.lines == [*shown.lines, f"1 event appended to {SHOP}: @10"]
     restored = events_in(shop)[-1]
     assert (restored.origin, restored.of, restored.actor) == ("restored", 4, "maria")
     assert restored.reason == "lost orders"
     assert json.loads(eventstore("state").out) == [*map(json.loads, reversed(STATES[5]))]
+
+
+@pytest.mark.parametrize(
+    ("command", "appended"),
+    [
+        (CHANGING[0], [f"2 events appended to {SHOP}: @10 to @11"]),
+        (CHANGING[1], [f"1 event appended to {SHOP}: @10"]),
+        (CHANGING[2], [f"1 event appended to {SHOP}: @10"]),
+        (CHANGING[3], [f"2 events appended to {OTHER}: @1 to @2"]),
+        (
+            CHANGING[4],
+            [f"2 events appended to {OTHER}: @1 to @2", f"1 event appended to {SHOP}: @10"],
+        ),
+    ],
+    ids=lambda given: given[0].partition(" ")[0],
+)
+def test_a_change_unasked_is_shown_and_then_what_was_done(eventstore, shop, command, appended):
+    shown = eventstore(*command, "--dry-run", "--db", shop).lines
+    done = eventstore(*command, *WHY, "--db", shop)
+    assert (done.lines, done.err) == ([*shown, *appended], "")
+    assert shown != []
+
+
+def test_what_is_moved_is_shown_of_both_pipelines(shop):
+    shown = run_on_terminal("move", "--to-connection", "b", "--dry-run", "--db", shop)
+    assert shown.lines == [
+        "change   stream       from -> to",
+        f"-- {OTHER}",
+        'added    audit.users  -> {"page":7}',
+        'added    orders       -> {"cursor":3}',
+        f"-- {SHOP}",
+        'removed  audit.users  {"page":7} ->',
+        'removed  orders       {"cursor":3} ->',
+    ]
 
 
 def test_a_rewind_of_one_stream(eventstore, shop):
@@ -87,9 +116,30 @@ def test_a_dry_run_takes_nothing_in_that_pyairbyte_has_written(eventstore, shop,
 
 
 def test_an_object_of_a_strange_type_is_a_legacy_state(eventstore, shop):
-    (shop.parent / "odd.json").write_text('{"type":["x"]}')
-    assert eventstore("set", "odd.json", *WHY).code == 0
+    (shop.parent / "odd.json").write_text('{"type":["x"]}\n')
+    assert eventstore("set", "odd.json", "--form", "legacy", *WHY).code == 0
     assert state_in(shop) == ['{"type":"LEGACY","data":{"type":["x"]}}']
+    (shop.parent / "same.json").write_bytes(eventstore("state").out.encode())
+    assert eventstore("set", "same.json", "--form", "legacy", *WHY).lines == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ('{"host":"db.example.com","password":"x"}', [], "--form legacy"),
+        ("{}", ["--dry-run"], "--form legacy"),
+        ("[]", ["--form", "legacy"], "no LEGACY state"),
+        (STATES[1][0], ["--form", "legacy"], "no LEGACY state"),
+        (STATES[1][0], ["--form", "api"], "--form takes legacy"),
+    ],
+)
+def test_what_looks_like_no_state_is_not_set_unless_that_is_said(
+    eventstore, shop, text, options, said
+):
+    (shop.parent / "config.json").write_text(text)
+    done = eventstore("set", "config.json", *options, *WHY)
+    assert (done.code, len(done.complaints), said in done.err) == (2, 1, True)
+    assert state_in(shop) == STATES[9]
 
 
 def test_a_moment_before_the_history_is_warned_of(eventstore, shop):
@@ -126,7 +176,9 @@ def test_on_a_terminal_it_asks(shop, answer, events):
     ) as process:
         os.write(keyboard, f"{answer}\n".encode())
         out, err = process.communicate(timeout=60)
-    assert out == "changed\torders\tcursor\t3 -> 2\n"
+    shown, *done = out.splitlines()
+    assert shown == f"changed\torders\tcursor\t3 -> 2\t{SHOP}"
+    assert done == [f"1 event appended to {SHOP}: @10"] * (answer == "y")
     assert "Rewind source-shop -> destination-lake from @9 to @5? [y/N] " in err
     assert len(events_in(shop)) == events
 
@@ -172,8 +224,18 @@ def test_nothing_to_change_is_said(eventstore, shop):
 
 
 def test_what_was_appended_is_printed_for_scripts(eventstore, shop):
-    [line] = eventstore("rewind", "@5", *WHY, "--json", "--db", shop).lines
-    assert (json.loads(line)["version"], json.loads(line)["origin"]) == (10, "restored")
+    done = eventstore("rewind", "@5", *WHY, "--json", "--db", shop)
+    changed, appended = map(json.loads, done.lines)
+    assert (changed["source"], changed["stream"], changed["after"]) == ("source-shop", "orders", 2)
+    assert (appended["version"], appended["origin"]) == (10, "restored")
+
+
+def test_a_change_of_nothing_but_the_text_is_told(eventstore, shop):
+    (shop.parent / "spaced.json").write_text('[{"type": "LEGACY", "data": {"a": 1}}]')
+    assert eventstore("set", "state.json", *WHY).err == ""
+    done = eventstore("set", "spaced.json", *WHY)
+    assert done.complaints == ["eventstore: no value would change, only the text of the state"]
+    assert done.lines == [f"1 event appended to {SHOP}: @11"]
 
 
 def test_a_pipe_that_was_taken_over_stops(tmp_path):

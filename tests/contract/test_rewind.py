@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from eventstore import (
     ErasedBody,
@@ -23,13 +23,15 @@ from eventstore.erasure import erase
 from eventstore.integrity import verify
 from eventstore.tables import bodies
 from projections import StateView, latest_state, parse_moment, replay, state_as_of
-from projections.plans import plan_move, plan_rewind
-from projections.rewind import append_move, clear, copy, move, rewind, set_state
+from projections.plans import append_together, plan_move, plan_rewind
+from projections.rewind import clear, copy, move, rewind, set_state
 from tests.contract.random_histories import STREAMS, histories, play
 from tests.messages import global_state, inner_state, legacy_state, saved, stream_state
 
 SHOP = Pipeline("source-shop")
 LAKE = Pipeline("source-shop", "destination-lake")
+
+CURSORS = {"orders": 2, "users": 2}
 
 WHY = {"reason": "lost orders", "actor": "maria"}
 
@@ -309,14 +311,35 @@ def test_a_state_that_was_moved_on_since_it_was_looked_at_is_not_moved(shop):
     plans = plan_move(shop, SHOP, LAKE)
     shop.append(SHOP, saved("orders", {"cursor": 9}))
     with pytest.raises(HistoryConflict):
-        append_move(shop, *plans, **WHY)
+        append_together(shop, plans, **WHY)
     with pytest.raises(HistoryConflict):
         move(shop, SHOP, LAKE, expected=4, **WHY)
+    assert cursors(shop, LAKE) == {}
     plans = plan_move(shop, SHOP, LAKE)
     shop.append(LAKE, saved("orders", {"cursor": 9}))
     with pytest.raises(HistoryConflict):
-        append_move(shop, *plans, **WHY)
+        append_together(shop, plans, **WHY)
     assert cursors(shop) == {"orders": 9, "users": 2}
+
+
+def test_a_state_is_moved_whole_or_not_at_all_wherever_it_is_cut_off(shop):
+    def cut_off(*_):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    engine, done, steps = shop.database.engine, False, 0
+    while not done:
+        left = iter(range(steps))
+        event.listen(engine, "before_cursor_execute", cut_off)
+        try:
+            done = bool(move(shop, SHOP, LAKE, **WHY))
+        except KeyboardInterrupt:
+            steps += 1
+        finally:
+            event.remove(engine, "before_cursor_execute", cut_off)
+        expected = ({}, CURSORS) if done else (CURSORS, {})
+        assert (cursors(shop), cursors(shop, LAKE)) == expected
+    assert steps > 5
 
 
 def test_a_state_of_a_pipeline_nobody_knows_is_empty(store):
