@@ -39,6 +39,8 @@ _KINDS_BEFORE = {
 _ON_PURPOSE = {"restored", "copied", "edited", "imported"}
 """Origins of states that a person has put there."""
 
+_UNWRITTEN = "records not written"
+
 _NO_CURSORS = ("lookback_window",)
 """Numbers that the CDK writes beside a cursor, and that may fall."""
 
@@ -74,10 +76,11 @@ class EventChange:
         told = [move for note in self.notes for move in note.moves]
         if not told or len(told) < len(self.moves):
             said.append(self._moves_in_words([move for move in self.moves if move not in told]))
-        if self.records:
-            counts = ", ".join(f"{count} {name}" for name, count in self.records.items())
-            said.append(f"({counts})")
-        return " ".join(said)
+        words = "; ".join(said)
+        if not self.records or any(note.what == _UNWRITTEN for note in self.notes):
+            return words
+        counts = ", ".join(f"{count} {name}" for name, count in self.records.items())
+        return f"{words} ({counts})"
 
     def _moves_in_words(self, moves: Sequence[Change]) -> str:
         if self.before is None or self.stored.kind in {"StateCleared", "CatalogRegistered"}:
@@ -165,9 +168,10 @@ def _explain(
         return EventChange(stored, standing, list(differences(gone, {})))
     now = cuts.of(stored)
     records = _records(now)
+    unwritten = list(_unwritten(stored, standing, records))
     if then is not None and then.type == now.type:
         moves = list(differences(then.parts, now.parts))
-        notes = [] if stored.origin in _ON_PURPOSE else list(_notes(moves))
+        notes = [] if stored.origin in _ON_PURPOSE else [*unwritten, *_notes(moves)]
         return EventChange(stored, standing, moves, (), records, notes)
     replaced: Mapping[StreamDescriptor | None, Part] = {}
     if then is not None and stored.kind == "StateSaved":
@@ -176,7 +180,7 @@ def _explain(
             then, replaced = None, {}  # another stream's state has put an end to it already
     moves = list(differences(replaced, now.parts))
     notes = _type_change(then, now) if stored.kind == "StateSaved" else []
-    return EventChange(stored, None, moves, (), records, notes)
+    return EventChange(stored, None, moves, (), records, [*unwritten, *notes])
 
 
 def _standing(store: EventStore, earlier: StoredEvent | None) -> StoredEvent | None:
@@ -206,6 +210,21 @@ def _type_change(then: Cut | None, now: Cut) -> list[Note]:
     if then is None or then.type in {"LEGACY", now.type}:
         return []
     return [Note("state type changed", f"state type changed from {then.type} to {now.type}")]
+
+
+def _unwritten(
+    stored: StoredEvent, standing: StoredEvent | None, records: Mapping[str, str]
+) -> Iterator[Note]:
+    """Say so if the destination counts fewer records than the source, once for a state."""
+    is_same = standing is not None and standing.body_version == stored.body_version
+    if stored.kind != "StateSaved" or stored.origin in _ON_PURPOSE or is_same:
+        return
+    numbers = {name: _comparable(Number(count)) for name, count in records.items()}
+    read, written = numbers.get("records"), numbers.get("written")
+    if read is not None and written is not None and written + numbers.get("rejected", 0) < read:
+        rejected = f", {records['rejected']} rejected" if "rejected" in records else ""
+        detail = f"{records['written']} of {records['records']} records written{rejected}"
+        yield Note(_UNWRITTEN, detail)
 
 
 def _notes(moves: Iterable[Change]) -> Iterator[Note]:

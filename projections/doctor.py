@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from eventstore.events import Pipeline, StoredEvent
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
 
 _STATES = {"StateEmitted", *STATE_KINDS}
@@ -33,12 +33,17 @@ _LEAP_US = 1_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that looks wrong; `pipeline` and `version` are None where it is about no event."""
+    """Something that looks wrong.
+
+    `pipeline` and `version` are None where it is about no event, `stream` where it is about none
+    or about many.
+    """
 
     pipeline: Pipeline | None
     version: int | None
     what: str
     detail: str
+    stream: StreamDescriptor | None = None
 
 
 def doctor(store: EventStore, pipelines: Iterable[Pipeline] | None = None) -> Iterator[Finding]:
@@ -66,7 +71,8 @@ def _look_at_history(store: EventStore, pipeline: Pipeline) -> Iterator[Finding]
     for each in explained(store, store.history(pipeline)):
         version = each.stored.version
         for note in each.notes:
-            yield Finding(pipeline, version, note.what, note.detail)
+            stream = note.moves[0].stream if note.moves else each.stored.stream
+            yield Finding(pipeline, version, note.what, note.detail, stream)
         if detail := runs.overlap(each.stored):
             yield Finding(pipeline, version, "runs interleave", detail)
         if detail := clock.ran_ahead(each.stored):
@@ -84,7 +90,7 @@ def _look_at_head(store: EventStore, pipeline: Pipeline) -> Iterator[Finding]:
     for stream in streams if defined else ():  # without any catalog there is nothing to go by
         if stream is not None and stream not in defined:
             detail = f"{stream} has a state, and is in no catalog"
-            yield Finding(pipeline, None, "stream in no catalog", detail)
+            yield Finding(pipeline, None, "stream in no catalog", detail, stream)
 
 
 class _Runs:

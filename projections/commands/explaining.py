@@ -132,15 +132,16 @@ def _blame_as_json(each: audit.Blame) -> dict[str, Any]:
 def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     """Print what looks wrong; the exit code is 1 if anything does, else 0.
 
-    A cursor that went backwards, a stream that vanished from a GLOBAL state, a state type that
-    changed, runs whose events interleave, a state for a stream in no catalog, a clock that ran
-    ahead, a guard of the log that is missing, a row that is not as the log says.
+    A cursor that went backwards, records that were read and not written, a stream that vanished
+    from a GLOBAL state, a state type that changed, runs whose events interleave, a state for a
+    stream in no catalog, a clock that ran ahead, a guard of the log that is missing, a row that is
+    not as the log says. What it does not look at is the chain of hashes: see `verify`.
     """
     pipelines = None if names == Names() else names.some(store)
-    table = Table(["version", "what looks wrong", "pipeline"], whole=1, above={"pipeline": ""})
+    headings = ["version", "stream", "what looks wrong", "pipeline"]
     sick = print_found(
-        list(audit.doctor(store, pipelines)),
-        table,
+        audit.doctor(store, pipelines),
+        Table(headings, whole=1, above={"pipeline": ""}),
         _finding_row,
         _finding_as_json if json else None,
         empty="nothing looks wrong",
@@ -154,6 +155,7 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
 def _finding_row(each: audit.Finding) -> list[str]:
     return [
         f"@{each.version}" if each.version else "",
+        str(each.stream or ""),
         each.detail,
         str(each.pipeline or ""),
     ]
@@ -163,6 +165,7 @@ def _finding_as_json(each: audit.Finding) -> dict[str, Any]:
     return {
         **pipeline_as_json(each.pipeline),
         "version": each.version,
+        **stream_as_json(each.stream),
         "what": each.what,
         "detail": each.detail,
     }

@@ -11,7 +11,8 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect, register_catalog
-from tests.command_line.histories import SHOP, STATES
+from projections.rewind import rewind
+from tests.command_line.histories import SHOP, STATES, tallied
 from tests.command_line.shell import finish, start
 from tests.messages import catalog, configured_stream, saved
 
@@ -213,10 +214,25 @@ HINT = "doctor does not look at the chain of hashes: eventstore verify proves th
 def test_doctor_says_what_looks_wrong_and_fails(wrong, eventstore):
     done = eventstore("doctor", "--db", wrong)
     assert (done.code, done.err) == (1, HINT)
-    assert done.lines == [f"@3\tat went backwards: 2026-11-23 -> 2026-11-22\t{SHOP}"]
+    assert done.lines == [f"@3\torders\tat went backwards: 2026-11-23 -> 2026-11-22\t{SHOP}"]
     [finding] = json_lines(eventstore("doctor", "--db", wrong, "--json"))
     assert (finding["source"], finding["version"]) == ("source-shop", 3)
-    assert finding["what"] == "cursor went backwards"
+    assert (finding["stream"], finding["what"]) == ("orders", "cursor went backwards")
+
+
+def test_doctor_finds_records_that_were_not_written_and_log_marks_them(tmp_path, eventstore):
+    database = ("--db", tmp_path / "state.db")
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, tallied("orders", {"at": 1}, 120, 120))
+        store.append(SHOP, tallied("orders", {"at": 2}, 120, 0))
+        rewind(store, SHOP, 1, reason="wrote no orders")
+    done = eventstore("doctor", *database)
+    assert (done.code, done.lines) == (1, [f"@2\torders\t0 of 120 records written\t{SHOP}"])
+    assert [row[5] for row in rows(eventstore("log", *database))] == [
+        '{"at":1} (120 records, 120 written)',
+        "! 0 of 120 records written; at 1 -> 2",
+        "at 2 -> 1 (120 records, 120 written)",
+    ]
 
 
 def test_doctor_finds_nothing_in_a_history_like_any_other(tmp_path, eventstore):

@@ -24,15 +24,16 @@ def test_the_walk_finds_the_lost_orders_brings_them_back_and_proves_it(tmp_path)
     assert [done.code for done in rest] == [0, 0, 0], rest
 
     saw, did, told = ([line.split("\t") for line in done.lines] for done in rest)
-    first, second = saw[:2]
+    assert saw[0] == ["@4", "orders", "0 of 120 records written", "shop -> lake"]
+    first, second = saw[1:3]
     assert (first[0], first[5]) == ("@2", '{"updated_at":"2026-11-20"} (120 records, 120 written)')
     assert (second[0], second[5], second[6], second[7]) == (
         "@4",
-        "updated_at 2026-11-20 -> 2026-11-21 (120 records, 0 written)",
+        "! 0 of 120 records written; updated_at 2026-11-20 -> 2026-11-21",
         "airflow",
         "8812",
     )
-    blamed, *changed = saw[2:]
+    blamed, *changed = saw[3:]
     assert (blamed[0], blamed[3:7]) == ("@4", ["updated_at", '"2026-11-21"', "airflow", "8812"])
     assert sorted(line[1] for line in changed) == ["orders", "users"]
 

@@ -203,7 +203,7 @@ def test_partitions_that_went_backwards_are_told_together(store):
     before, after = partitions(a=2, b=2, c=2), partitions(a=1, b=1, c=3)
     path = 'states[partition={"id":"a"}].cursor'
     assert told(store, before, after) == (
-        f"! {path} went backwards: 2 -> 1 (and 1 more in states) "
+        f"! {path} went backwards: 2 -> 1 (and 1 more in states); "
         'states[partition={"id":"c"}].cursor 2 -> 3'
     )
 

@@ -1,5 +1,6 @@
 """What looks wrong in a database."""
 
+import json
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from tests.messages import (
     configured_stream,
     global_state,
     inner_state,
+    legacy_state,
     saved,
     stream_state,
 )
@@ -58,6 +60,50 @@ def test_what_log_marks_is_found_with_its_version(store):
     [finding] = audit.doctor(store)
     assert (finding.pipeline, finding.version) == (SHOP, 2)
     assert finding.detail == "at went backwards: 2026-11-21 -> 2026-11-20"
+
+
+def counting(state, read, written=None, rejected=None):
+    """A state, with the counts of records that a source and a destination give."""
+    destination = {"recordCount": written, "rejectedRecordCount": rejected}
+    stats = {
+        "sourceStats": {"recordCount": read},
+        "destinationStats": {
+            name: count for name, count in destination.items() if count is not None
+        },
+    }
+    return json.dumps(json.loads(state) | stats)
+
+
+@pytest.mark.parametrize(
+    ("counts", "detail"),
+    [
+        ((120.0, 0.0), "0 of 120 records written"),
+        ((120, 119), "119 of 120 records written"),
+        ((120, 100, 19), "100 of 120 records written, 19 rejected"),
+        ((120, 100, 20), None),
+        ((120, 120), None),
+        ((120, 121), None),
+        ((120,), None),
+        ((0, 0), None),
+    ],
+)
+@pytest.mark.parametrize(
+    "state",
+    [stream_state("users", {}), global_state(None, inner_state("users", {})), legacy_state({})],
+    ids=["STREAM", "GLOBAL", "LEGACY"],
+)
+def test_records_that_were_read_and_not_written_are_found(state, counts, detail, store):
+    store.append(SHOP, StateSaved(counting(state, *counts)), run="1")
+    assert [(each.version, each.detail) for each in audit.doctor(store)] == (
+        [(1, detail)] if detail else []
+    )
+
+
+def test_records_not_written_are_told_once_and_only_of_what_a_destination_confirmed(store):
+    lost, better = (counting(stream_state("users", {}), 120, written) for written in (0, 120))
+    store.append(SHOP, StateEmitted(lost), StateSaved(lost), StateSaved(lost), run="1")
+    store.append(SHOP, StateSaved(better), StateSaved(lost, "restored", 2), run="1")
+    assert found(store) == [(2, "records not written")]
 
 
 def test_only_the_pipelines_that_are_asked_for_are_looked_at(store):
