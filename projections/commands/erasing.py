@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,7 +14,15 @@ from eventstore.errors import Invalid
 from eventstore.events import Pipeline, to_datetime
 from eventstore.store import EventStore
 from projections.as_of import BeforeHead, locate, parse_moment
-from projections.display import complain, counted, pipeline_as_json, rfc3339, stream_as_json
+from projections.display import (
+    complain,
+    counted,
+    pipeline_as_json,
+    print_json,
+    printable,
+    rfc3339,
+    stream_as_json,
+)
 from projections.options import (
     Json,
     Names,
@@ -24,6 +33,8 @@ from projections.options import (
 )
 from projections.plans import chosen_streams
 from projections.table import Table, print_found
+from projections.views import STATE_KINDS, standing
+from projections.wording import shortened
 
 _ERASE = "Erase them for good?"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -32,6 +43,14 @@ Reason = Annotated[str | None, typer.Option(help="Why; it stands in the history 
 Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class _Lost(NamedTuple):
+    """An event that would lose its body, and whether that is the current state."""
+
+    pipeline: Pipeline
+    event: erasure.Pointer
+    is_current: bool
 
 
 def erase(
@@ -57,21 +76,21 @@ def erase(
     """Erase bodies for good, for legal reasons; the events stay, and the chain is verifiable."""
     named = named_streams([stream] if stream else None, namespace)
     if reapply:
-        _agree(erasure.reapply(store, dry_run=True), dry_run=dry_run, yes=yes, json=json)
-        done = [] if dry_run else erasure.reapply(store)
-        _tell(done)
+        planned = erasure.reapply(store, dry_run=True)
+        if _agreed(store, planned, dry_run=dry_run, yes=yes, json=json):
+            _report(erasure.reapply(store), json=json)
         return
     pipeline = names.one(store)
     what: dict[str, Any] = {
         "version": None if version is None else _version(store, pipeline, version),
         "stream": named and chosen_streams(named, known_streams(store, [pipeline])).pop(),
         "before": instant(before, "--before"),
-        "reason": reason or "",
+        "reason": reason or ("none yet" if dry_run else ""),
         "actor": actor,
     }
-    planned = erasure.erase(store, pipeline, **what, dry_run=True)
-    _agree([planned], dry_run=dry_run, yes=yes, json=json)
-    _tell([] if dry_run or not planned.bodies else [erasure.erase(store, pipeline, **what)])
+    planned = [erasure.erase(store, pipeline, **what, dry_run=True)]
+    if _agreed(store, planned, dry_run=dry_run, yes=yes, json=json):
+        _report([erasure.erase(store, pipeline, **what)], json=json)
 
 
 def retention(
@@ -92,8 +111,8 @@ def retention(
     }
     age = _age(keep)
     planned = erasure.retention(store, age, **what, dry_run=True)
-    _agree(planned, dry_run=dry_run, yes=yes, json=json)
-    _tell([] if dry_run or not planned else erasure.retention(store, age, **what))
+    if _agreed(store, planned, dry_run=dry_run, yes=yes, json=json):
+        _report(erasure.retention(store, age, **what), json=json)
 
 
 def _version(store: EventStore, pipeline: Pipeline, text: str) -> int:
@@ -110,50 +129,77 @@ def _age(text: str) -> timedelta:
     return timedelta(**{_UNITS[age[2]]: int(age[1])})
 
 
-def _agree(planned: list[erasure.Erasure], *, dry_run: bool, yes: bool, json: bool) -> None:
+def _agreed(
+    store: EventStore, planned: list[erasure.Erasure], *, dry_run: bool, yes: bool, json: bool
+) -> bool:
     """Show every event that loses its body, and have it confirmed."""
-    events = [(each, event) for each in planned for event in each.events]
-    headings = ["version", "stored at", "event", "body", "stream", "pipeline"]
+    lost = [each for planned_one in planned for each in _lost(store, planned_one)]
+    headings = ["version", "stored at", "event", "body", "stream", "of now", "pipeline"]
     table = Table(headings, whole=4, above={"pipeline": ""})
-    print_found(
-        events, table, _erased_row, _erased_as_json if json else None, empty="nothing to erase"
-    )
+    print_found(lost, table, _lost_row, _lost_as_json if json else None, empty="nothing to erase")
     bodies = sum(len(each.bodies) for each in planned)
     if not bodies:
-        return
-    complain([f"{counted(len(events), 'event')} would lose {_bodies(bodies)}"])
+        return False
+    complain([f"{counted(len(lost), 'event')} would lose {_bodies(bodies)}"])
+    _warn_of_current(lost)
     if not dry_run:
         confirmed(_ERASE, yes)
+    return not dry_run
 
 
-def _erased_row(erased: tuple[erasure.Erasure, erasure.Pointer]) -> list[str | datetime]:
-    each, event = erased
+def _lost(store: EventStore, planned: erasure.Erasure) -> list[_Lost]:
+    newest = store.newest(planned.pipeline, STATE_KINDS) if planned.bodies else []
+    current = {stored.version for stored in standing(newest).values()}
+    return [_Lost(planned.pipeline, event, event.version in current) for event in planned.events]
+
+
+def _warn_of_current(lost: Iterable[_Lost]) -> None:
+    streams: dict[Pipeline, list[str]] = {}
+    for each in lost:
+        if each.is_current:
+            streams.setdefault(each.pipeline, []).append(str(each.event.stream or "all streams"))
+    complain(
+        f"this takes the current state of {', '.join(shortened(of))} in {pipeline}: "
+        "the next sync then reads from the beginning"
+        for pipeline, of in streams.items()
+    )
+
+
+def _lost_row(lost: _Lost) -> list[str | datetime]:
+    event = lost.event
     return [
         f"@{event.version}",
         to_datetime(event.stored_at),
         event.kind,
         f"@{event.body_version}",
         str(event.stream or ""),
-        str(each.pipeline),
+        "current state" if lost.is_current else "",
+        str(lost.pipeline),
     ]
 
 
-def _erased_as_json(erased: tuple[erasure.Erasure, erasure.Pointer]) -> dict[str, Any]:
-    each, event = erased
+def _lost_as_json(lost: _Lost) -> dict[str, Any]:
+    event = lost.event
     return {
-        **pipeline_as_json(each.pipeline),
+        **pipeline_as_json(lost.pipeline),
         "version": event.version,
         "kind": event.kind,
         **stream_as_json(event.stream),
         "stored_at": rfc3339(to_datetime(event.stored_at)),
         "body_version": event.body_version,
+        "current": lost.is_current,
     }
 
 
-def _tell(done: list[erasure.Erasure]) -> None:
+def _report(done: list[erasure.Erasure], *, json: bool) -> None:
+    """Say what was done, of each history in a line."""
     for each in done:
-        what = _bodies(len(each.bodies))
-        complain([f"erased {what} of {each.pipeline}: see @{each.version}"])
+        if json:
+            erased = {"version": each.version, "erased": list(each.bodies)}
+            print_json({**pipeline_as_json(each.pipeline), **erased})
+        else:
+            what = _bodies(len(each.bodies))
+            print(printable(f"{what} of {each.pipeline} erased: see @{each.version}"))
 
 
 def _bodies(number: int) -> str:

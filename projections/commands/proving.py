@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,23 +13,9 @@ import typer
 
 from eventstore import checkpoints, integrity
 from eventstore.errors import CheckpointBroken, CheckpointUnusable, StoreUnavailable
-from projections.display import (
-    complain,
-    counted,
-    pipeline_as_json,
-    print_json,
-)
-from projections.options import (
-    Connection,
-    Db,
-    Destination,
-    Json,
-    Names,
-    Prefix,
-    Schema,
-    Source,
-    opened,
-)
+from eventstore.store import EventStore
+from projections.display import complain, counted, pipeline_as_json, print_json
+from projections.options import Db, Json, Names, Schema, on_store, opened
 from projections.table import Table, print_found
 from projections.tables_check import check_tables
 
@@ -41,13 +29,25 @@ PublicKey = Annotated[
 ]
 
 
+def _or_cannot_tell(command: Callable[..., None]) -> Callable[..., None]:
+    """End with the exit code that says so where the database, a checkpoint or a key is no use."""
+
+    @wraps(command)
+    def call(**options: Any) -> None:
+        try:
+            command(**options)
+        except (CheckpointUnusable, StoreUnavailable) as error:
+            complain([f"cannot tell: {error}"])
+            raise typer.Exit(_CANNOT_TELL) from error
+
+    return call
+
+
+@_or_cannot_tell
+@on_store
 def verify(
-    db: Db,
-    schema: Schema = None,
-    source: Source = None,
-    destination: Destination = None,
-    table_prefix: Prefix = None,
-    connection: Connection = None,
+    store: EventStore,
+    names: Names,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint; may be repeated.")
     ] = None,
@@ -56,20 +56,14 @@ def verify(
     json: Json = False,
 ) -> None:
     """Prove that nothing was changed: exit 0 whole, 1 altered, 3 cannot tell."""
-    names = Names(source, destination, table_prefix, connection)
-    try:
-        signed, broken = _read_checkpoints(checkpoint or [], key)
-        with opened(db, schema) as store:
-            among = None if names == Names() else names.some(store)
-            report = integrity.verify(
-                store, among, checkpoints=signed, processes=processes, progress=_Progress()
-            )
-            whole = [found.pipeline for found in report.pipelines if found.is_whole]
-            everything = among is None and report.is_whole
-            tables = check_tables(store, None if everything else whole)
-    except (CheckpointUnusable, StoreUnavailable) as error:
-        complain([f"cannot tell: {error}"])
-        raise typer.Exit(_CANNOT_TELL) from error
+    signed, broken = _read_checkpoints(checkpoint or [], key)
+    among = None if names == Names() else names.some(store)
+    report = integrity.verify(
+        store, among, checkpoints=signed, processes=processes, progress=_Progress()
+    )
+    whole = [found.pipeline for found in report.pipelines if found.is_whole]
+    everything = among is None and report.is_whole
+    tables = check_tables(store, None if everything else whole)
     problems = [*broken, *report.problems, *tables.problems]
     _print_verified(report.pipelines, json=json)
     for problem in problems if json else ():

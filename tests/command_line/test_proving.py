@@ -8,11 +8,12 @@ import subprocess
 
 import pytest
 
-from eventstore import Pipeline, StreamDescriptor
+from eventstore import Pipeline, StateSaved, StreamDescriptor
 from eventstore.tables import events
-from projections import CacheStreamStateModel, connect
+from projections import CacheStreamStateModel, connect, latest_state
 from tests.command_line import shell
-from tests.messages import saved
+from tests.command_line.histories import write_crowd, write_history
+from tests.messages import global_state, inner_state, saved
 from tests.tampering import tampering
 
 SHOP = Pipeline("source-shop")
@@ -130,6 +131,57 @@ def test_a_dry_run_erases_nothing(database, eventstore):
     assert "1 event would lose 1 body" in done.err
     with connect(database) as store:
         assert store.heads() == {SHOP: 3}
+
+
+@pytest.mark.parametrize(
+    ("what", "taken"),
+    [
+        (["@1"], None),
+        (["--before", "2020-01-01"], None),
+        (["@2"], "users"),
+        (["--stream", "users"], "users"),
+        (["--before", "2100-01-01"], "users, us"),
+    ],
+)
+def test_it_says_when_what_goes_is_the_current_state(database, eventstore, what, taken):
+    arguments = ("erase", *what, "--db", database)
+    warning = f"this takes the current state of {taken}"
+    for rest in ["--dry-run"], ["--reason", "asked to"]:
+        done = eventstore(*arguments, *rest)
+        assert (warning in done.err, "from the beginning" in done.err) == (bool(taken),) * 2
+    current = [json.loads(line) for line in eventstore(*arguments, "--dry-run", "--json").lines]
+    assert any(event["current"] for event in current) == bool(taken)
+
+
+def test_it_says_when_the_current_state_of_all_streams_goes(tmp_path, eventstore):
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, StateSaved(global_state({"lsn": 1}, inner_state("users", {}))))
+    done = eventstore("erase", "@1", "--db", tmp_path / "state.db", "--dry-run")
+    assert "the current state of all streams in source-shop -> cache: the next sync" in done.err
+
+
+def test_what_was_erased_is_said_after_what_was_shown(database, eventstore):
+    arguments = ("--db", database, "--reason", "asked to")
+    shown = eventstore("erase", "@1", *arguments, "--dry-run")
+    done = eventstore("erase", "@1", *arguments, "--yes")
+    assert done.lines == [*shown.lines, f"1 body of {SHOP} erased: see @4"]
+    last = json.loads(eventstore("erase", "@2", *arguments, "--yes", "--json").lines[-1])
+    assert (last["source"], last["version"], last["erased"]) == ("source-shop", 5, [2])
+
+
+@pytest.mark.parametrize("write", [write_crowd, write_history])
+def test_retention_never_takes_a_current_state(write, tmp_path, eventstore):
+    database = ("--db", tmp_path / "state.db")
+    write(f"sqlite:///{tmp_path / 'state.db'}")
+    with connect(tmp_path / "state.db") as store:
+        before = {each: latest_state(store, each).bodies for each in store.pipelines()}
+    done = eventstore("retention", "--keep", "0h", *database, "--yes")
+    assert (done.code, "current state" in done.err + done.out) == (0, False)
+    assert bool(done.lines) == (write is write_history)
+    with connect(tmp_path / "state.db") as store:
+        assert {each: latest_state(store, each).bodies for each in store.pipelines()} == before
+        assert before != {}
+    assert eventstore("verify", *database).code == 0
 
 
 def test_nothing_is_erased_unasked(database):
