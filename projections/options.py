@@ -52,6 +52,10 @@ At = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON lines with stable names.")]
 
 
+_LISTED = 8
+"""Pipelines that an error names."""
+
+
 class Names(NamedTuple):
     """What was said of a pipeline; None where nothing was."""
 
@@ -75,14 +79,14 @@ class Names(NamedTuple):
             return found
         if not there:
             raise StoreUnavailable("the log is empty; record a state into it first")
-        raise InvalidPipeline(f"no such pipeline, there are: {'; '.join(_spelled(there))}")
+        raise InvalidPipeline(f"no such pipeline, there are: {_spelled(there)}")
 
     def one(self, store: EventStore) -> Pipeline:
         """The pipeline that is meant: the one that matches, if there is exactly one."""
         found = self.some(store)
         if len(found) == 1:
             return found[0]
-        raise InvalidPipeline(f"several pipelines match, name one: {'; '.join(_spelled(found))}")
+        raise InvalidPipeline(f"several pipelines match, name one: {_spelled(found)}")
 
 
 @contextmanager
@@ -240,8 +244,8 @@ def read_file(path: Path) -> bytes:
         raise Invalid(f"cannot read {path}: {error.strerror}") from error
 
 
-def _spelled(pipelines: list[Pipeline]) -> list[str]:
-    """The options that tell each pipeline from the others; a cache has the destination ''."""
+def _spelled(pipelines: list[Pipeline]) -> str:
+    """The options that tell pipelines apart, of a few; a cache has the destination ''."""
     names = [
         {
             "--source": pipeline.source,
@@ -253,7 +257,9 @@ def _spelled(pipelines: list[Pipeline]) -> list[str]:
     ]
     telling = {option for option in names[0] if len({each[option] for each in names}) > 1}
     telling.add("--source")
-    return [
+    said = [
         " ".join(f"{option} {shlex.quote(each[option])}" for option in each if option in telling)
-        for each in names
+        for each in names[:_LISTED]
     ]
+    more = len(names) - len(said)
+    return "; ".join(said) + (f"; and {more} more: see eventstore pipelines" if more else "")

@@ -73,7 +73,10 @@ def erase(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Erase bodies for good, for legal reasons; the events stay, and the chain is verifiable."""
+    """Erase bodies for good, for legal reasons.
+
+    The events stay, and the chain can be verified.
+    """
     named = named_streams([stream] if stream else None, namespace)
     if reapply:
         planned = erasure.reapply(store, dry_run=True)
@@ -103,7 +106,10 @@ def retention(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Erase the bodies of old states; current states and every catalog stay."""
+    """Erase the bodies of states that are older than an age.
+
+    Current states and every catalog stay.
+    """
     what: dict[str, Any] = {
         "pipelines": None if names == Names() else names.some(store),
         "reason": reason or f"retention --keep {keep}",

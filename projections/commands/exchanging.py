@@ -29,7 +29,7 @@ def export(
         Path | None, typer.Argument(metavar="FILE", help="A new file; by default stdout.")
     ] = None,
 ) -> None:
-    """Write whole histories as JSON lines, for `import` into another database."""
+    """Write whole histories as JSON lines, for `import` elsewhere."""
     chosen = None if names == Names() else names.some(store)
     lines = _counting(export_histories(store, chosen), "exported")
     if file is not None:
@@ -47,7 +47,11 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An export; - is stdin.")],
     schema: Schema = None,
 ) -> None:
-    """Write the histories of an export into a database that has none of these pipelines."""
+    """Take in the whole histories of an export.
+
+    The file is checked to its end first. Where a pipeline has another history, nothing of it is
+    taken in.
+    """
     with _input(file) as lines, connect(db, schema=schema) as store:
         done = import_histories(store, _counting(lines, "checked"))
     for pipeline, version in done.written.items():

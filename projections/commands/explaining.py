@@ -56,9 +56,10 @@ def diff(
         bool, typer.Option("--json-patch", help="RFC 6902, from A's state to B's.")
     ] = False,
 ) -> None:
-    """Print what changed in the state from one moment to another, or between two pipelines.
+    """Print what changed from one moment to another.
 
-    B is of the same pipeline, unless an option names what is other.
+    In the state, or in the catalogs. B is of the same pipeline, unless an option names what is
+    other.
     """
     if catalog + stat + json_patch > 1 or (json and json_patch):
         raise Invalid("--catalog, --stat and --json-patch show different things: choose one")
@@ -84,7 +85,7 @@ def blame(
     namespace: Annotated[str | None, typer.Option(help="Of this namespace.")] = None,
     json: Json = False,
 ) -> None:
-    """Print every value of the state, and the event that last set it."""
+    """Print who set each value of the state, when and in which run."""
     among = None
     if stream is not None or namespace is not None:
         among = require_stream(store, [pipeline], stream, namespace)
@@ -130,12 +131,13 @@ def _blame_as_json(each: audit.Blame) -> dict[str, Any]:
 
 
 def doctor(store: EventStore, names: Names, json: Json = False) -> None:
-    """Print what looks wrong; the exit code is 1 if anything does, else 0.
+    """Print what looks wrong.
 
-    A cursor that went backwards, records that were read and not written, a stream that vanished
-    from a GLOBAL state, a state type that changed, runs whose events interleave, a state for a
-    stream in no catalog, a clock that ran ahead, a guard of the log that is missing, a row that is
-    not as the log says. What it does not look at is the chain of hashes: see `verify`.
+    The exit code is 1 if anything does, else 0. Looked for are a cursor that went backwards,
+    records that were read and not written, a stream that vanished from a GLOBAL state, a state
+    type that changed, runs whose events interleave, a state for a stream in no catalog, a clock
+    that ran ahead, a guard of the log that is missing and a row that is not as the log says; not
+    the chain of hashes: see `verify`.
     """
     pipelines = None if names == Names() else names.some(store)
     headings = ["version", "stream", "what looks wrong", "pipeline"]

@@ -34,7 +34,9 @@ def log(
     names: Names,
     stream: Annotated[str | None, typer.Option(help="Events of this stream.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Events of this namespace.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="From then on.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From then on: 2h, 2026-11-20 ...")
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to then.")] = None,
     kind: Annotated[str | None, typer.Option(help="StateSaved, CatalogRegistered ...")] = None,
     actor: Annotated[str | None, typer.Option(help="Appended by them.")] = None,
@@ -43,11 +45,17 @@ def log(
         str | None,
         typer.Option(metavar="PATH", help="That moved this field of a state: cursor.updated_at"),
     ] = None,
-    last: Annotated[int | None, typer.Option("-n", min=1, help="Only the newest.")] = None,
+    last: Annotated[
+        int | None, typer.Option("-n", min=1, metavar="N", help="Only the newest N.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is new.")] = False,
     json: Json = False,
 ) -> None:
-    """Print events, oldest first: what each moved, and marked by ! what looks wrong."""
+    """Print events, oldest first, and what each of them moved.
+
+    What looks wrong is marked by an exclamation mark: see `doctor`. On a terminal, what events
+    have in common is told once above them, and times are in UTC.
+    """
     if kind not in {None, *KINDS}:
         raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
     among = store.pipelines() if names == Names() else names.some(store)

@@ -52,10 +52,15 @@ def verify(
         list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint; may be repeated.")
     ] = None,
     key: PublicKey = None,
-    processes: Annotated[int, typer.Option(min=1, help="How many processes compute.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many processes compute.")
+    ] = 1,
     json: Json = False,
 ) -> None:
-    """Prove that nothing was changed: exit 0 whole, 1 altered, 3 cannot tell."""
+    """Prove that nothing was changed.
+
+    The exit code is 0 if all is whole, 1 if something was altered, 3 if nobody can tell.
+    """
     signed, broken = _read_checkpoints(checkpoint or [], key)
     among = None if names == Names() else names.some(store)
     report = integrity.verify(
@@ -141,7 +146,7 @@ def checkpoint(
     ] = None,
     public: PublicKey = None,
 ) -> None:
-    """Sign what the heads of all histories are, as they are; keep the file elsewhere.
+    """Sign where all histories end; keep the file elsewhere.
 
     Nothing is verified before it is signed: run `verify` first.
     """
@@ -159,7 +164,10 @@ def checkpoint(
 def keygen(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the private key.")],
 ) -> None:
-    """Make a key for checkpoints: a private key to keep away from the database, and FILE.pub."""
+    """Make a pair of keys for checkpoints.
+
+    The private one is FILE: keep it away from the database. The public one is FILE.pub.
+    """
     public, key_id = checkpoints.keygen(file)
     complain([f"key {key_id}: the private key is in {file}, the public key in {public}"])
     print(public.read_text(), end="")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
-    """List the pipelines, with the version and time each has reached."""
+    """List the pipelines, and the version and time of each."""
     with opened(db, schema) as store:
         rows = [
             (pipeline, locate(store, pipeline, BeforeHead(0))) for pipeline in store.pipelines()
@@ -122,7 +122,7 @@ def catalog(
     at: At = None,
     table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
 ) -> None:
-    """Print the configured catalog, as a connector's --catalog file takes it."""
+    """Print the catalog, as a connector's --catalog file takes it."""
     view = catalog_as_of(store, pipeline, moment_of(at))
     if not table:
         print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))

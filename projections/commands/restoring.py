@@ -50,7 +50,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would ch
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Streams = Annotated[
     list[str] | None,
-    typer.Option("--stream", help="Only this stream; may be given several times."),
+    typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated."),
 ]
 Namespace = Annotated[str | None, typer.Option(help="The namespace of the streams that are named.")]
 ToSource = Annotated[str | None, typer.Option(help="The other source; by default the same.")]
@@ -109,7 +109,10 @@ def rewind(
     stream: Streams = None,
     namespace: Namespace = None,
 ) -> Proposal:
-    """Make the state as of a moment the current one; the history keeps what came since."""
+    """Make the state as of a moment the current one.
+
+    The history keeps what came since.
+    """
     version = locate(store, pipeline, parse_moment(to)).version
     warn_before_history(store, pipeline, to, version)
     plan = plans.plan_rewind(store, pipeline, version, named_streams(stream, namespace))
@@ -120,7 +123,10 @@ def rewind(
 def clear(
     store: EventStore, pipeline: Pipeline, stream: Streams = None, namespace: Namespace = None
 ) -> Proposal:
-    """Forget the state, of all streams or of some: the next sync reads them from the beginning."""
+    """Forget the state, of all streams or of some.
+
+    The next sync reads them from the beginning.
+    """
     plan = plans.plan_clear(store, pipeline, named_streams(stream, namespace))
     return Proposal(f"Forget this state of {pipeline}?", [plan])
 
@@ -134,7 +140,10 @@ def set_state(
         str | None, typer.Option(help="legacy: the file is the bare blob of a LEGACY state.")
     ] = None,
 ) -> Proposal:
-    """Make the state in a file the current one, whole: streams it does not name are forgotten."""
+    """Make the state in a file the current one.
+
+    It is taken whole: streams that the file does not name are forgotten.
+    """
     text = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
     plan = plans.plan_set(store, pipeline, _read_state(text, form))
     return Proposal(f"Replace the state of {pipeline}?", [plan])
@@ -165,7 +174,10 @@ def move(
     to_table_prefix: ToPrefix = None,
     to_connection: ToConnection = None,
 ) -> Proposal:
-    """Copy the state to another pipeline, and forget it where it was: both or neither."""
+    """Move the state to another pipeline.
+
+    It is forgotten where it was. Both pipelines change, or neither does.
+    """
     target = _other(pipeline, Names(to_source, to_destination, to_table_prefix, to_connection))
     planned = plans.plan_move(store, pipeline, target)
     return Proposal(f"Move the state of {pipeline} to {target}?", planned)

@@ -39,7 +39,10 @@ def record(
         bool, typer.Option("--exclusive", help="Take over from whoever still records it so.")
     ] = False,
 ) -> None:
-    """Pass Airbyte messages from stdin to stdout; each STATE is stored before its line goes on."""
+    """Store each state that passes from stdin to stdout.
+
+    Every line is passed on as it came; a state is stored before its line goes on.
+    """
     if sys.stdin is None:  # its number would soon be a file of the database's
         raise Stopped("there is no input to read")
     pipeline = Pipeline(source, destination or None, table_prefix or "", connection or "")

@@ -8,6 +8,7 @@ import sqlite3
 
 import pytest
 
+from eventstore import Pipeline
 from tests.command_line.histories import SHOP, write_history, writing
 from tests.command_line.shell import run
 from tests.messages import saved
@@ -93,6 +94,15 @@ def test_each_pipeline_that_is_listed_can_be_named_by_what_is_listed(crowd, even
     for options in listed:
         named = eventstore("show", "@1", *shlex.split(options), "--db", crowd)
         assert named.code == 0, options
+
+
+def test_of_many_pipelines_a_few_are_listed(tmp_path, eventstore):
+    with writing(f"sqlite:///{tmp_path / 'state.db'}") as (store, _):
+        for number in range(20):
+            store.append(Pipeline(f"source-{number}"), saved("orders", {}))
+    for more in ([], ["--source", "nope"]):
+        done = eventstore("state", "--db", tmp_path / "state.db", *more)
+        assert_refused(done, 2, "--source source-7", "and 12 more: see eventstore pipelines")
 
 
 def test_one_pipeline_is_meant_when_others_do_not_match(crowd, eventstore):

@@ -64,6 +64,7 @@ def test_help_lists_every_command(eventstore):
     assert listed.code == 0
     for command in OPTIONS:
         assert f"\n  {command} " in listed.out
+    assert "..." not in listed.out.partition("Commands:")[2]  # each is told in a whole sentence
 
 
 @pytest.mark.parametrize("command", OPTIONS)
