@@ -218,9 +218,14 @@ def known_streams(store: EventStore, pipelines: Iterable[Pipeline]) -> set[Strea
     """The streams that have events, or a part in a GLOBAL state."""
     known: set[StreamDescriptor | None] = set()
     for pipeline in pipelines:
-        known |= {stored.stream for stored in store.newest(pipeline, KINDS)}
+        known |= streams_with_events(store, pipeline)
         known |= cut_view(state_as_of(store, pipeline, BeforeHead(0))).parts.keys()
     return {stream for stream in known if stream}
+
+
+def streams_with_events(store: EventStore, pipeline: Pipeline) -> set[StreamDescriptor]:
+    """The streams that have events of their own."""
+    return {stored.stream for stored in store.newest(pipeline, KINDS) if stored.stream}
 
 
 def named_streams(

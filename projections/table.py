@@ -116,20 +116,17 @@ class Table:
         }
         is_new = wanted.keys() - self._widths.keys()
         if is_new or any(self._widths[name] < wanted[name] for name in self._whole & wanted.keys()):
-            self._widths = self._fitting(wanted)
+            self._widths = self._fitting(wanted, there)
             shown = [set_cell_size(name, width) for name, width in self._widths.items() if width]
             print(_GAP.join(shown).rstrip())
 
-    def _fitting(self, wanted: Mapping[str, int]) -> dict[str, int]:
+    def _fitting(
+        self, wanted: Mapping[str, int], there: Sequence[Mapping[str, str]]
+    ) -> dict[str, int]:
         """Widths that fit: the last columns go beneath, the widest of the others are folded."""
         room = _room()
         widths = {name: min(width, room) for name, width in wanted.items()}
-        least = {
-            name: width
-            if name in self._whole
-            else min(width, _LEAST_VALUE_WIDTH if name == self._value else _LEAST_WIDTH)
-            for name, width in widths.items()
-        }
+        least = {name: min(width, self._least(name, there)) for name, width in widths.items()}
         shown = list(widths)
         while len(shown) > 1 and _sum(least[name] for name in shown) > room:
             shown.pop()
@@ -137,6 +134,15 @@ class Table:
             widest = max(shown, key=lambda name: (widths[name] > least[name], widths[name]))
             widths[widest] -= 1
         return {name: width if name in shown else 0 for name, width in widths.items()}
+
+    def _least(self, name: str, there: Sequence[Mapping[str, str]]) -> int:
+        """The width below which a column goes beneath: no name is broken while there is room."""
+        if name in self._whole:
+            return sys.maxsize
+        if name == self._value:
+            return _LEAST_VALUE_WIDTH
+        words = {word for cells in there for word in cells[name].split(" ")}
+        return max(_LEAST_WIDTH, *map(cell_len, words))
 
     def _print_row(self, cells: Mapping[str, str]) -> None:
         beside = {name: width for name, width in self._widths.items() if width}

@@ -16,7 +16,7 @@ from eventstore.events import KINDS, Pipeline
 from eventstore.store import EventStore
 from projections import audit
 from projections.display import change_as_json, complain
-from projections.options import Json, Names, instant, require_stream
+from projections.options import Json, Names, instant, require_stream, streams_with_events
 from projections.table import Table, print_found
 
 if TYPE_CHECKING:
@@ -106,11 +106,15 @@ def _require_stream(
     may_come: bool,
 ) -> None:
     try:
-        require_stream(store, among, stream, namespace)
+        meant = require_stream(store, among, stream, namespace)
     except StreamNotFound as error:
         if not may_come:
             raise
         complain([str(error)])
+        return
+    if not any(meant & streams_with_events(store, pipeline) for pipeline in among):
+        what = f"the state of {stream or namespace} is part of a GLOBAL one, and no event is of it"
+        complain([f"{what} alone: see `eventstore blame`, or the log without --stream"])
 
 
 def _following(

@@ -99,6 +99,13 @@ def test_log_says_so_when_nothing_matches(crowd, eventstore):
     assert nothing.err == "no event matches\n"
 
 
+def test_log_says_where_to_look_for_a_stream_of_a_global_state(crowd, eventstore):
+    log = ("log", "--db", crowd, "--table-prefix", "p_", "--stream", "orders")
+    nothing = eventstore(*log)
+    assert (nothing.code, nothing.out, "part of a GLOBAL one" in nothing.err) == (0, "", True)
+    assert "GLOBAL" not in eventstore(*log, "--json", "--stream", "users").err
+
+
 def test_log_takes_a_stream_as_it_prints_it(crowd, eventstore):
     printed = eventstore("log", "--db", crowd, "--stream", "audit.users")
     assert printed.lines == eventstore("log", "--db", crowd, "--stream", "users").lines != []

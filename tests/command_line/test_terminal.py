@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import sqlite3
 from datetime import timedelta
+from shutil import copy
 
 import pytest
 from rich.cells import cell_len
 
 from eventstore import Pipeline, StateSaved
-from projections import register_catalog
+from eventstore.tables import events
+from projections import connect, register_catalog
 from tests.command_line.histories import tallied, write_crowd, write_history, writing
 from tests.command_line.shell import run, run_in_bash, run_on_terminal
 from tests.messages import catalog, configured_stream, envelope, saved, stream_state
+from tests.tampering import tampering
 
 LONG = Pipeline("source-postgres-production-eu-west-1", "destination-snowflake-analytics")
 LONG_STREAM = "order_line_items_with_a_name_as_long_as_they_are_in_erp_systems"
@@ -106,6 +109,19 @@ def test_verify_folds_the_names_of_a_pipeline(incident):
         "found  last good  checkpoint      pipeline",
         "whole  @6         covers nothing  source-postgres ->",
         "                                  destination-snowflake",
+    ]
+
+
+def test_what_verify_found_stands_beneath_where_names_would_be_broken(incident, tmp_path):
+    copy(incident, tmp_path / "state.db")
+    with connect(tmp_path / "state.db") as store, tampering(store.database.engine) as db:
+        db.execute(events.update().where(events.c.version == 2).values(actor="mallory"))
+    assert run_on_terminal("verify", "--db", tmp_path / "state.db").lines[:5] == [
+        "found    last good  first bad  checkpoint      pipeline",
+        "altered  @1         @2         covers nothing  source-postgres ->",
+        "                                               destination-snowflake",
+        "    what: @2 has a hash that does not follow from its columns and the event",
+        "    before",
     ]
 
 
