@@ -160,6 +160,7 @@ def confirmed(question: str, yes: bool) -> None:  # noqa: FBT001 - the value of 
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise Invalid("nobody can be asked here: add --yes, or --dry-run to see what would change")
+    sys.stdout.flush()  # what the question is about, where another program shows it
     print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         complain(["nothing was changed"])

@@ -58,6 +58,7 @@ class Table:
         self._above = {"date": "", **above} if above else {}
         self._common: dict[str, str] | None = None
         self._group: dict[str, str] = {}
+        self._wanted: dict[str, int] = {}
         self._widths: dict[str, int] = {}  # 0 where a column stands beneath
 
     def print(self, rows: Iterable[Sequence[str | datetime]]) -> bool:
@@ -108,15 +109,17 @@ class Table:
             print(f"\n{_INDENT}".join(_fold(mark + _GAP.join(said), _room() - len(_INDENT))))
 
     def _lay_out(self, there: Sequence[Mapping[str, str]]) -> None:
-        """Find widths; those of before stay, unless a column is new or would have to be folded."""
-        wanted = {
-            name: max(cell_len(name), *(cell_len(cells[name]) for cells in there))
-            for name in self._headings
-            if name not in self._above and any(cells[name] for cells in there)
-        }
-        is_new = wanted.keys() - self._widths.keys()
-        if is_new or any(self._widths[name] < wanted[name] for name in self._whole & wanted.keys()):
-            self._widths = self._fitting(wanted, there)
+        """Find widths for these rows and those before; where columns move, the headings return."""
+        wanted = dict(self._wanted)
+        for name in self._headings:
+            widest = max(cell_len(cells[name]) for cells in there)
+            if name not in self._above and (widest or name in wanted):
+                wanted[name] = max(widest, cell_len(name), wanted.pop(name, 0))
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        before, self._widths = self._widths, self._fitting(wanted, there)
+        if self._widths != before:
             shown = [set_cell_size(name, width) for name, width in self._widths.items() if width]
             print(_GAP.join(shown).rstrip())
 
@@ -133,6 +136,7 @@ class Table:
         while _sum(widths[name] for name in shown) > room:
             widest = max(shown, key=lambda name: (widths[name] > least[name], widths[name]))
             widths[widest] -= 1
+        widths[shown[-1]] += room - _sum(widths[name] for name in shown)  # for what is to come
         return {name: width if name in shown else 0 for name, width in widths.items()}
 
     def _least(self, name: str, there: Sequence[Mapping[str, str]]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import time
 
@@ -117,6 +119,30 @@ def append_patiently(path, *events):
             time.sleep(0.1)
         else:
             return
+
+
+def test_follow_on_a_terminal_makes_room_for_what_comes(tmp_path):
+    def shown_up_to(end: bytes) -> list[str]:
+        shown = b""
+        while end not in shown:
+            shown += os.read(ours, 1 << 16)
+        return shown.decode().splitlines()
+
+    ours, theirs = pty.openpty()
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, saved("a", {"n": 1}), run="1")
+        process = start("log", "--db", tmp_path / "state.db", "--follow", stdout=theirs)
+        os.close(theirs)
+        told, headings, _ = shown_up_to(b'{"n":1}\r\n')
+        store.append(SHOP, saved("a_longer_name", {"n": 1}), run="2")
+        wider, *group, row = shown_up_to(b'{"n":1}\r\n')
+    process.send_signal(signal.SIGINT)
+    assert finish(process).code == 0
+    os.close(ours)
+    assert str(SHOP) in told
+    assert (headings.split(), headings.index("what")) == (wider.split(), wider.index("what") - 7)
+    assert "run 2" in group[0]
+    assert "  a_longer_name  " in row
 
 
 def test_follow_ends_when_nobody_reads_any_more(history):

@@ -174,9 +174,10 @@ def test_on_a_terminal_it_asks(shop, answer, events):
         env=environment(),
         text=True,
     ) as process:
+        shown = process.stdout.readline().rstrip()  # before it is answered
         os.write(keyboard, f"{answer}\n".encode())
         out, err = process.communicate(timeout=60)
-    shown, *done = out.splitlines()
+    done = out.splitlines()
     assert shown == f"changed\torders\tcursor\t3 -> 2\t{SHOP}"
     assert done == [f"1 event appended to {SHOP}: @10"] * (answer == "y")
     assert "Rewind source-shop -> destination-lake from @9 to @5? [y/N] " in err
