@@ -167,6 +167,14 @@ def confirmed(question: str, yes: bool) -> None:  # noqa: FBT001 - the value of 
         raise typer.Exit(1)
 
 
+def require_reason(reason: str | None) -> None:
+    """Demand that `--reason` was said; raises Invalid."""
+    if not (reason or "").strip():
+        raise Invalid(
+            "a reason is needed: say why with --reason, for whoever reads the history later"
+        )
+
+
 def instant(text: str | None, option: str) -> datetime | None:
     """The time an option names; raises InvalidMoment for a version."""
     if text is None:

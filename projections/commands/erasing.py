@@ -30,6 +30,7 @@ from projections.options import (
     instant,
     known_streams,
     named_streams,
+    require_reason,
 )
 from projections.plans import chosen_streams
 from projections.table import Table, print_found
@@ -83,6 +84,10 @@ def erase(
         if _agreed(store, planned, dry_run=dry_run, yes=yes, json=json):
             _report(erasure.reapply(store), json=json)
         return
+    if (version is None) == (stream is None and before is None):
+        raise Invalid("say what to erase: @VERSION; or --stream, --before, or both of these")
+    if not dry_run:
+        require_reason(reason)
     pipeline = names.one(store)
     what: dict[str, Any] = {
         "version": None if version is None else _version(store, pipeline, version),

@@ -34,6 +34,7 @@ from projections.options import (
     moment_of,
     named_streams,
     read_file,
+    require_reason,
     warn_before_history,
     with_signature,
 )
@@ -89,7 +90,7 @@ def by_hand(command: Callable[..., Proposal]) -> Callable[..., None]:
         question, planned = command(store, pipeline, **own)
         check_expected(planned, None if expect is None else _version(expect))
         if not dry_run:
-            plans.check_reason(reason)
+            require_reason(reason)
         _show(planned, json=json)
         if dry_run or not any(plan.events for plan in planned):
             return

@@ -242,11 +242,21 @@ def test_retention_erases_by_age(database, eventstore):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("@1",), "--reason"),
+        (("--reason", "asked to"), "--stream, --before"),
+        (("@1", "--stream", "users", "--reason", "asked to"), "--stream, --before"),
+    ],
+)
+def test_it_says_which_option_is_missing(database, eventstore, arguments, option):
+    done = eventstore("erase", *arguments, "--yes", "--db", database)
+    assert (done.code, len(done.complaints), option in done.err) == (2, 1, True)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
-        ("erase", "@1", "--yes"),
-        ("erase", "--reason", "asked to", "--yes"),
-        ("erase", "@1", "--stream", "users", "--reason", "asked to", "--yes"),
         ("erase", "--namespace", "a", "--reason", "asked to", "--yes"),
         ("erase", "--before", "@2", "--reason", "asked to", "--yes"),
         ("erase", "2h", "--reason", "asked to", "--yes"),
