@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import bindparam, func, select
 
 from eventstore.chain import GENESIS, commitment, event_hash
+from eventstore.codec import FORMAT
 from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
 from eventstore.rows import KEEPS_ITS_BODY, hashed_columns, pipeline_row, stored_event
@@ -233,8 +234,6 @@ def _place(
     append: Append, memory: Memory, now: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[StoredEvent]]:
     """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
-    from eventstore.codec import FORMAT  # noqa: PLC0415 - imports the protocol models
-
     rows: list[dict[str, Any]] = []
     new_bodies: list[dict[str, Any]] = []
     stored: list[StoredEvent] = []

@@ -2,6 +2,7 @@
 
 The only place that parses or writes a payload. Text and bytes are stored as they came, cut from
 their envelope; objects are dumped once. Numbers, key order and nulls inside a blob survive.
+Airbyte's models are imported where they are used: that takes as long as to import SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -14,13 +15,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from airbyte_protocol.models import (
-    AirbyteStateMessage,
-    AirbyteStateType,
-    ConfiguredAirbyteCatalog,
-    ConfiguredAirbyteStream,
-)
-from pydantic import BaseModel, ValidationError
 
 from eventstore import events
 from eventstore.errors import InvalidEvent
@@ -29,6 +23,13 @@ from eventstore.json_reader import JsonReader, elements, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from airbyte_protocol.models import (
+        AirbyteStateMessage,
+        ConfiguredAirbyteCatalog,
+        ConfiguredAirbyteStream,
+    )
+    from pydantic import ValidationError
 
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
@@ -114,6 +115,8 @@ def decode(stored: StoredEvent) -> Event:
 
 def state_message(body: bytes) -> AirbyteStateMessage:
     """Read a stored state as Airbyte's model."""
+    from airbyte_protocol.models import AirbyteStateMessage  # noqa: PLC0415
+
     return AirbyteStateMessage.model_validate_json(body)
 
 
@@ -121,6 +124,8 @@ def configured_stream(
     definition: bytes, volatile: Mapping[str, Any] | None = None
 ) -> ConfiguredAirbyteStream:
     """Read a stored definition, with the fields of a registration merged back."""
+    from airbyte_protocol.models import ConfiguredAirbyteStream  # noqa: PLC0415
+
     stream = ConfiguredAirbyteStream.model_validate_json(definition)
     for field in VOLATILE if volatile else ():
         if volatile and field in volatile:
@@ -145,6 +150,9 @@ def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
 
     Raises InvalidEvent, saying what is wrong and where.
     """
+    from airbyte_protocol.models import ConfiguredAirbyteCatalog  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
     if isinstance(catalog, ConfiguredAirbyteCatalog):
         return catalog
     try:
@@ -153,6 +161,13 @@ def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
         )
     except ValidationError as error:
         raise InvalidEvent(f"no configured catalog: {_first_problem(error)}") from error
+
+
+def catalog_of(streams: Iterable[ConfiguredAirbyteStream]) -> ConfiguredAirbyteCatalog:
+    """The catalog that has these streams."""
+    from airbyte_protocol.models import ConfiguredAirbyteCatalog  # noqa: PLC0415
+
+    return ConfiguredAirbyteCatalog(streams=list(streams))
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
@@ -249,6 +264,9 @@ def shown(raw: bytes) -> str:
 
 
 def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
+    from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
     body = _state_bytes(message)
     try:
         state = AirbyteStateMessage.model_validate_json(body)
@@ -343,6 +361,9 @@ def _without_null_namespace(stream: Any) -> Any:
 
 
 def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
+    from airbyte_protocol.models import ConfiguredAirbyteStream  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
     try:
         model = (
             stream
@@ -387,7 +408,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump"):  # one of pydantic's
         return _plain(value.model_dump(by_alias=True, exclude_unset=True))
     if isinstance(value, Enum):
         return value.value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exists, func, or_, select
 
+from eventstore import codec
 from eventstore.append import pipeline_id as find_id
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
@@ -222,14 +223,12 @@ def _erase(
         return Erasure(pipeline, tuple(found), pointing, reason)
 
     def work(db: Connection) -> Erasure:
-        from eventstore.codec import erasure as draft  # noqa: PLC0415 - imports the models
-
         # The head first: an event that points at a body is appended before that, or loses.
         head = store.head_within(db, pipeline).version
         planned = plan(db)
         if not planned.bodies:
             return planned
-        drafts = [draft(chunk) for chunk in _chunks(planned.bodies, _VERSIONS_PER_EVENT)]
+        drafts = [codec.erasure(chunk) for chunk in _chunks(planned.bodies, _VERSIONS_PER_EVENT)]
         with dialect_of(db).overwriting(db):
             stored = store.append_drafts(
                 db, pipeline, drafts, expected=head, actor=who, reason=reason
@@ -249,9 +248,7 @@ def _erase(
 
 def named_by(said: StoredEvent) -> list[int]:
     """Which bodies a BodyErased names."""
-    from eventstore.codec import erased_versions  # noqa: PLC0415 - imports the protocol models
-
-    return erased_versions(said.body)
+    return codec.erased_versions(said.body)
 
 
 def _check_reason(reason: str) -> None:

@@ -233,6 +233,6 @@ class StoredEvent:
                 f"the body of @{self.version} of {self.pipeline} was erased; the BodyErased events "
                 "of the history say when, by whom and why"
             )
-        from eventstore.codec import decode  # noqa: PLC0415 - imports the protocol models
+        from eventstore.codec import decode  # noqa: PLC0415 - imports this module
 
         return decode(self)

@@ -14,6 +14,7 @@ from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
+from eventstore.codec import erased_versions
 from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import StoreUnavailable
 from eventstore.statements import Statement
@@ -123,8 +124,6 @@ def recompute(read: Read, part: Part, progress: Callable[[int], None]) -> Outcom
 
 def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
     """Which bodies were erased from a history, each after the version that says so."""
-    from eventstore.codec import erased_versions  # noqa: PLC0415 - imports the models
-
     query = (
         select(events.c.version, _raw(bodies.c.data))
         .join_from(

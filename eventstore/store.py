@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eventstore import reading
 from eventstore.append import Append, Head, Memory, find_head, write
+from eventstore.codec import encode
 from eventstore.database import Database
 from eventstore.errors import (
     AppendIdReused,
@@ -119,8 +120,6 @@ class EventStore:
 
     def encode(self, event: Event) -> Draft:
         """Turn an event into what would be stored; raises InvalidEvent."""
-        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
-
         return encode(event, self._body_limit)
 
     def append_within(
@@ -130,8 +129,6 @@ class EventStore:
 
         What is in the database already is taken whatever its size.
         """
-        from eventstore.codec import encode  # noqa: PLC0415 - imports the protocol models
-
         return self.append_drafts(db, pipeline, [encode(event) for event in events], reason=reason)
 
     def append_drafts(

@@ -9,12 +9,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airbyte_protocol.models import (
-    AirbyteStateMessage,
-    ConfiguredAirbyteCatalog,
-    ConfiguredAirbyteStream,
-)
-
+from eventstore import codec
 from eventstore.events import Pipeline, StateSaved, StreamDescriptor, WriterStarted
 from projections.adoption import put_back
 from projections.as_of import catalog_as_of, state_as_of
@@ -28,6 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
     from uuid import UUID
+
+    from airbyte_protocol.models import (
+        AirbyteStateMessage,
+        ConfiguredAirbyteCatalog,
+        ConfiguredAirbyteStream,
+    )
 
     from eventstore.events import Event, StoredEvent
     from eventstore.store import EventStore
@@ -213,7 +214,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         self._store = store or connect(sql_config)
         self._actor = actor
         self._run = run
-        self._full_catalog = ConfiguredAirbyteCatalog(streams=[])
+        self._full_catalog = codec.catalog_of([])
         self._source_catalogs: dict[str, ConfiguredAirbyteCatalog] = {}
         self._ensure_internal_tables()
         self._refresh()
@@ -244,7 +245,7 @@ class SqlCatalogBackend(CatalogBackendBase):
             if stream.stream.name in incoming_stream_names
         ]
         pipeline = Pipeline(source_name, None, self._table_prefix, self._connection)
-        catalog = ConfiguredAirbyteCatalog(streams=streams)
+        catalog = codec.catalog_of(streams)
         register_catalog(self._store, pipeline, catalog, actor=self._actor, run=self._run)
 
     def _fetch_streams_info(
@@ -263,7 +264,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         """The catalog of all sources; where streams share a name, the newest of them."""
         if as_of is not None:
             streams = self._fetch(None, self._table_prefix, as_of)
-            return self._provider_class(ConfiguredAirbyteCatalog(streams=streams))
+            return self._provider_class(codec.catalog_of(streams))
         self._refresh()
         return self._provider_class(self._full_catalog)
 
@@ -273,8 +274,8 @@ class SqlCatalogBackend(CatalogBackendBase):
         """The catalog of one source."""
         if as_of is not None:
             streams = self._fetch(source_name, self._table_prefix, as_of)
-            return self._provider_class(ConfiguredAirbyteCatalog(streams=streams))
-        self._source_catalogs.setdefault(source_name, ConfiguredAirbyteCatalog(streams=[]))
+            return self._provider_class(codec.catalog_of(streams))
+        self._source_catalogs.setdefault(source_name, codec.catalog_of([]))
         self._refresh()
         return self._provider_class(self._source_catalogs[source_name])
 

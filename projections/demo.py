@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from eventstore import codec
 from eventstore.errors import EventStoreError
 from projections import cli
 from projections.display import rfc3339
@@ -142,8 +143,6 @@ def _read_again(
 
 
 def _count_records(messages: str) -> dict[str, int]:
-    from eventstore import codec  # noqa: PLC0415 - imports the protocol models
-
     counted: dict[str, int] = {}
     for line in messages.splitlines():
         if '"RECORD"' in line:

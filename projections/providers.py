@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from airbyte_protocol.models import AirbyteStateType
-
 from eventstore.errors import EventStoreError, StateNotFound, StreamNotFound
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ class StateProvider:
         return [
             message.stream
             for message in self._state_message_artifacts
-            if message.type is AirbyteStateType.STREAM and message.stream
+            if message.type and message.type.value == "STREAM" and message.stream
         ]
 
     @property
