@@ -148,9 +148,12 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     _recall_bodies(db, memory, append.drafts)
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
-    if len(rows) == len(new_bodies) == 1 and dialect_of(db).INSERTS_TOGETHER:
-        body = {f"new_{name}": value for name, value in new_bodies[0].items()}
-        _insert_event_with_body.on_driver(db, {**rows[0], **body})
+    dialect = dialect_of(db)
+    for body in new_bodies:
+        dialect.check_size(db, len(body["data"]))
+    if len(rows) == len(new_bodies) == 1 and dialect.INSERTS_TOGETHER:
+        its_body = {f"new_{name}": value for name, value in new_bodies[0].items()}
+        _insert_event_with_body.on_driver(db, {**rows[0], **its_body})
     else:
         _insert_events.run_each(db, rows)
         if new_bodies:

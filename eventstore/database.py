@@ -84,16 +84,17 @@ class Database:
         return _persist(self.engine, lambda db: _in_transaction(db, work))
 
     def _open(self, engine: Engine) -> None:
-        found = _persist(engine, schema.versions)
+        found = _persist(engine, _find_versions)
         if not schema.is_current(found, self._schemas):
             if not self._create:
                 schema.require(found, self._schemas)
-            _persist(
-                engine,
-                lambda db: _in_transaction(db, lambda db: schema.upgrade(db, self._schemas)),
-            )
+            _persist(engine, self._upgrade)
         self._components = frozenset(found).union(step.component for step in self._schemas)
         self._catch_up(engine)
+
+    def _upgrade(self, db: Connection) -> None:
+        with dialect_of(db).schema_lock(db):
+            _in_transaction(db, lambda db: schema.upgrade(db, self._schemas))
 
     def _catch_up(self, engine: Engine) -> None:
         for component in self._schemas:
@@ -107,6 +108,11 @@ class Database:
 def has_connections_to_spare(engine: Engine) -> bool:
     """Whether there are several to one database; where it is in memory, it ends with the first."""
     return isinstance(engine.pool, QueuePool)
+
+
+def _find_versions(db: Connection) -> dict[str, int]:
+    dialect_of(db).check_session(db)
+    return schema.versions(db)
 
 
 def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:

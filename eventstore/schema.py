@@ -62,13 +62,16 @@ def is_current(found: dict[str, int], schemas: Iterable[Schema]) -> bool:
 
 
 def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
-    """Run the steps that this database has not seen, in the caller's transaction."""
-    dialect_of(db).lock_schema(db)
+    """Run the steps that this database has not seen, in the caller's transaction.
+
+    Where a step cannot be taken back, it is as if it had not been run until its version is there:
+    a step can be run again on what it has made.
+    """
     where = schema_name(db)
     if where and not inspect(db).has_schema(where):
         db.execute(CreateSchema(where))
     if not _exists(db):
-        schema_versions.create(db)
+        dialect_of(db).create_table(db, schema_versions)
     found = versions(db)
     for schema in schemas:
         seen = found.get(schema.component, 0)
@@ -98,7 +101,7 @@ def _exists(db: Connection) -> bool:
 
 def _create_log(db: Connection) -> None:
     for table in (pipelines, streams, events, bodies):
-        table.create(db)
+        dialect_of(db).create_table(db, table)
 
 
 def _refuse_changes(db: Connection) -> None:

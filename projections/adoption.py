@@ -12,7 +12,7 @@ from sqlalchemy import exists, or_, select
 
 from eventstore import codec
 from eventstore.dialects import dialect_of
-from eventstore.errors import Invalid
+from eventstore.errors import Invalid, StoreUnavailable
 from eventstore.events import Pipeline, StateSaved, StreamDefined
 from eventstore.schema import schema_name
 from eventstore.statements import Statement
@@ -90,12 +90,18 @@ def take_in(db: Connection, store: EventStore) -> None:
 
 def _make_ours(db: Connection, table: Table) -> None:
     """Make a table; the rows of the one that PyAirbyte had made in its place are kept."""
-    there = dialect_of(db).column_names(db, table.name, schema_name(db))
-    if "row_key" in there:
+    dialect = dialect_of(db)
+    there = dialect.column_names(db, table.name, schema_name(db))
+    if "row_key" in there and dialect.TRANSACTIONAL_DDL:
         return
     rows = []
-    if there:
-        dialect_of(db).lock_table(db, table, schema_name(db))  # what is being written comes first
+    if there and "row_key" not in there:
+        if not dialect.FOREIGN_TABLES:
+            raise StoreUnavailable(
+                f"there is a table {table.name} already that neither PyAirbyte nor this package "
+                "can have made: rename it, or choose another schema"
+            )
+        dialect.lock_table(db, table, schema_name(db))  # what is being written comes first
         theirs = [column for column in table.columns if column.name not in _OUR_COLUMNS]
         rows = [dict(row._mapping) for row in db.execute(select(*theirs))]
         table.drop(db)

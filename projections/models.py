@@ -137,7 +137,7 @@ def create_table(db: Connection, table: Table) -> None:
         )
     if dialect.UNIQUE_ROWS:
         Index(f"{table.name}_pipeline", copy.c.pipeline_key)
-    copy.create(db)
+    dialect.create_table(db, copy)
 
 
 def insert_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ Db = Annotated[
         "--db", envvar="EVENTSTORE_DB", help="SQLAlchemy URL, or path to a SQLite or DuckDB file."
     ),
 ]
-Schema = Annotated[str | None, typer.Option(help="Where the tables are, on PostgreSQL.")]
+Schema = Annotated[str | None, typer.Option(help="Where the tables are, on a server.")]
 Source = Annotated[str | None, typer.Option(help="The pipeline's source.")]
 Destination = Annotated[str | None, typer.Option(help="Its destination; '' for a cache.")]
 Prefix = Annotated[str | None, typer.Option(help="The prefix of the cache's tables.")]

@@ -84,7 +84,7 @@ def _engine_source(
 def _open(database: str | Path | URL, *, create: bool) -> Engine:
     url = database if isinstance(database, URL) else _url(database)
     dialect = dialect_of(url)
-    in_file = url.get_backend_name() != "postgresql"
+    in_file = dialect.NOW is None  # what has a clock of its own is a server
     if in_file and not create and not os.path.isfile(url.database or ""):  # noqa: PTH113 - Path raises
         raise NotAnEventStore(
             f"there is no database at {url.database!r}; record a state into it first"
@@ -95,7 +95,7 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
         raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     except (ImportError, NoSuchModuleError) as error:
         name = url.get_backend_name()
-        extra = {"postgresql": "postgres"}.get(name, name)
+        extra = {"postgresql": "postgres", "mysql": "mariadb"}.get(name, name)
         raise UnsupportedDatabase(
             f"no driver for {name}: pip install 'airbyte-eventstore[{extra}]' ({error})"
         ) from error

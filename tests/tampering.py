@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TRIGGERS = {
     "sqlite": [f"DROP TRIGGER _eventstore_no_{what}" for what in ("update", "delete", "replace")],
     "duckdb": [],
+    "mariadb": [f"DROP TRIGGER _eventstore_no_{what}" for what in ("update", "delete")],
     "postgresql": [
         f"DROP TRIGGER _eventstore_no_{what} ON _eventstore_events"
         for what in ("change", "truncate")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import URL
 
-from eventstore.dialects import duckdb, postgresql, sqlite
+from eventstore.dialects import duckdb, mariadb, postgresql, sqlite
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Dialect(Protocol):
         """Whether the database itself refuses UPDATE and DELETE on the log."""
 
     @property
+    def REFUSES_TRUNCATE(self) -> bool:
+        """Whether the log cannot be emptied by TRUNCATE either."""
+
+    @property
     def MANY_PROCESSES(self) -> bool:
         """Whether several processes can have the database open for writing."""
 
@@ -38,8 +42,20 @@ class Dialect(Protocol):
         """Whether the projections' tables have a primary key."""
 
     @property
+    def TRANSACTIONAL_DDL(self) -> bool:
+        """Whether making tables can be taken back, as part of a transaction."""
+
+    @property
+    def FOREIGN_TABLES(self) -> bool:
+        """Whether unmodified PyAirbyte can make its tables there, so that we may find them."""
+
+    @property
     def INSERTS_TOGETHER(self) -> bool:
         """Whether one statement can insert into two tables."""
+
+    @property
+    def SKIPS_THROUGH_GROUPS(self) -> bool:
+        """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
     def RANDOM_KEY(self) -> str:
@@ -56,20 +72,29 @@ class Dialect(Protocol):
     def open_engine(self, url: URL, *, create: bool) -> Engine:
         """Open an engine of our own; without `create` it makes no file and needs no writing."""
 
+    def check_session(self, db: Connection) -> None:
+        """Refuse sessions in which no promise can be kept; raises StoreUnavailable."""
+
     def turn(self, db: Connection) -> AbstractContextManager[object]:
         """Wait for this process's turn to write, where threads must not even race."""
 
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 
-    def lock_schema(self, db: Connection) -> None:
-        """Let one process at a time make tables; the lock ends with the transaction."""
+    def schema_lock(self, db: Connection) -> AbstractContextManager[object]:
+        """Let one process at a time make tables, in a transaction inside."""
+
+    def create_table(self, db: Connection, table: Table) -> None:
+        """Make a table and its indexes."""
 
     def changed_rows(self, update: Answer) -> int:
         """How many rows a plain UPDATE changed."""
 
     def verdict(self, error: DBAPIError) -> Verdict:
         """Say what a driver's error means."""
+
+    def check_size(self, db: Connection, size: int) -> None:
+        """Refuse a body of more bytes than can be sent; raises StoreUnavailable."""
 
     def refuse_changes(self, db: Connection, schema: str | None) -> None:
         """Make the database refuse UPDATE and DELETE on the log."""
@@ -92,6 +117,7 @@ class Dialect(Protocol):
 
 _DIALECTS: dict[str, Dialect] = {
     "duckdb": duckdb,
+    "mariadb": mariadb,
     "postgresql": postgresql,
     "sqlite": sqlite,
 }
@@ -102,6 +128,8 @@ def dialect_of(database: Engine | Connection | URL) -> Dialect:
     name = database.get_backend_name() if isinstance(database, URL) else database.dialect.name
     if name == "postgres":
         raise UnsupportedDatabase("SQLAlchemy's URLs begin with postgresql://, not postgres://")
+    if name == "mysql":
+        name = "mariadb"  # whose URLs may begin with either; which one it is says the server
     if name not in _DIALECTS:
         raise UnsupportedDatabase(
             f"{name} is not supported: the log needs a database that enforces unique keys; "

@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 REFUSES_CHANGES = False
 """DuckDB has no triggers before 2.0; 2.0's make every ON CONFLICT insert fail."""
 
+REFUSES_TRUNCATE = False
+
 MANY_PROCESSES = False
 """A file that one process has open for writing cannot be opened by another."""
 
 UNIQUE_ROWS = False
 """DuckDB refuses to insert a deleted key again while any other transaction is open."""
 
+TRANSACTIONAL_DDL = True
+FOREIGN_TABLES = True
+
 INSERTS_TOGETHER = False
 """DuckDB has no INSERT inside WITH."""
 
+SKIPS_THROUGH_GROUPS = False
 BYTES_IN = "octet_length"
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
 NOW: ColumnElement[int] | None = None
@@ -54,6 +60,10 @@ def open_engine(url: URL, *, create: bool) -> Engine:
     return engine
 
 
+def check_session(db: Connection) -> None:
+    """Nothing to refuse: all sessions are alike."""
+
+
 def turn(db: Connection) -> AbstractContextManager[object]:
     """Let one thread write at a time; no other process can.
 
@@ -74,8 +84,14 @@ def begin_write(db: Connection) -> None:
     """Nothing to do: the first statement begins."""
 
 
-def lock_schema(db: Connection) -> None:
+def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need
     """Nothing to do: threads of this process that race are told to try again."""
+    return nullcontext()
+
+
+def create_table(db: Connection, table: Table) -> None:
+    """Make a table and its indexes."""
+    table.create(db)
 
 
 def changed_rows(update: Answer) -> int:
@@ -95,6 +111,10 @@ def verdict(error: DBAPIError) -> Verdict:
     if isinstance(error, IntegrityError) or any(words in message for words in lost_races):
         return "conflict"
     return "refused"
+
+
+def check_size(db: Connection, size: int) -> None:
+    """Nothing to refuse: a value may have 4 GiB."""
 
 
 def refuse_changes(db: Connection, schema: str | None) -> None:

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from eventstore.driver import Answer
 
 REFUSES_CHANGES = True
+REFUSES_TRUNCATE = True
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
+TRANSACTIONAL_DDL = True
+FOREIGN_TABLES = True
 INSERTS_TOGETHER = True
+SKIPS_THROUGH_GROUPS = False
 BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
 
@@ -55,6 +59,10 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
     return create_engine(url)
 
 
+def check_session(db: Connection) -> None:
+    """Nothing to refuse: all sessions are alike."""
+
+
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
     """Nothing to wait for: the key of an event decides races."""
     return nullcontext()
@@ -69,9 +77,18 @@ def begin_write(db: Connection) -> None:
         )
 
 
-def lock_schema(db: Connection) -> None:
-    """Take an advisory lock: CREATE TABLE IF NOT EXISTS can fail when two processes race."""
+def schema_lock(db: Connection) -> AbstractContextManager[object]:
+    """Take an advisory lock: CREATE TABLE IF NOT EXISTS can fail when two processes race.
+
+    It ends with the transaction, which begins here.
+    """
     db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+    return nullcontext()
+
+
+def create_table(db: Connection, table: Table) -> None:
+    """Make a table and its indexes."""
+    table.create(db)
 
 
 def changed_rows(update: Answer) -> int:
@@ -87,6 +104,10 @@ def verdict(error: DBAPIError) -> Verdict:
     if error.connection_invalidated or code in _LOST or code.startswith("08"):
         return "lost"
     return "refused"
+
+
+def check_size(db: Connection, size: int) -> None:
+    """Nothing to refuse: a value may have 1 GiB."""
 
 
 def refuse_changes(db: Connection, schema: str | None) -> None:

@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from eventstore.driver import Answer
 
 REFUSES_CHANGES = True
+
+REFUSES_TRUNCATE = True
+"""SQLite has none."""
+
 MANY_PROCESSES = True
 UNIQUE_ROWS = True
+TRANSACTIONAL_DDL = True
+FOREIGN_TABLES = True
 INSERTS_TOGETHER = False
 """SQLite has no INSERT inside WITH."""
 
+SKIPS_THROUGH_GROUPS = False
 BYTES_IN = "length"
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
 NOW: ColumnElement[int] | None = None
@@ -73,6 +80,10 @@ def open_engine(url: URL, *, create: bool) -> Engine:
     return engine
 
 
+def check_session(db: Connection) -> None:
+    """Nothing to refuse: all sessions are alike."""
+
+
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
     """Nothing to wait for: BEGIN IMMEDIATE does."""
     return nullcontext()
@@ -83,8 +94,14 @@ def begin_write(db: Connection) -> None:
     execute(db, "BEGIN IMMEDIATE")
 
 
-def lock_schema(db: Connection) -> None:
-    """Nothing to do: the write lock is held."""
+def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need
+    """Nothing to do: the write lock is taken."""
+    return nullcontext()
+
+
+def create_table(db: Connection, table: Table) -> None:
+    """Make a table and its indexes."""
+    table.create(db)
 
 
 def changed_rows(update: Answer) -> int:
@@ -98,6 +115,10 @@ def verdict(error: DBAPIError) -> Verdict:
     if isinstance(error, IntegrityError) or "locked" in message or "busy" in message:
         return "conflict"
     return "refused"
+
+
+def check_size(db: Connection, size: int) -> None:
+    """Nothing to refuse: a value may have a billion bytes."""
 
 
 def refuse_changes(db: Connection, schema: str | None) -> None:  # noqa: ARG001 - SQLite has no schemas

@@ -26,8 +26,8 @@ from projections import SqlStateBackend, audit, connect, state_as_of
 from projections.exchange import export_histories, import_histories
 from projections.rewind import rewind
 from tests.messages import global_state, inner_state, saved, stream_state
+from tests.postgresql_server import Postgres
 from tests.read_side.sql_config import SqlConfig
-from tests.servers import Postgres
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 

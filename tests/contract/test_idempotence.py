@@ -1,9 +1,11 @@
 """One append id names one append, however often it is sent."""
 
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from eventstore import (
     AppendIdReused,
@@ -166,14 +168,20 @@ def _append_until_acknowledged(store, append_id):
         return store.append(SHOP, *BATCH, id=append_id)
 
 
+OTHERS = {
+    "postgresql": "SELECT pid FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "mariadb": "SELECT id FROM information_schema.processlist "
+    "WHERE db = database() AND id <> connection_id()",
+}
+END = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
+
+
 def _end_connections(engine):
     with engine.connect() as db:
-        db.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        )
+        for other in db.scalars(text(OTHERS[engine.name])).all():
+            with suppress(DBAPIError):  # it has ended by itself
+                db.execute(text(END[engine.name].format(other)))
 
 
 def _die(db):

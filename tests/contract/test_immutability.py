@@ -28,7 +28,7 @@ def history(store):
 def test_no_column_of_an_event_can_be_updated(engine):
     for column in events.columns.keys():  # noqa: SIM118 - its columns are not its keys
         with pytest.raises(DBAPIError, match="append-only"), engine.begin() as db:
-            db.execute(text(f'UPDATE {events.name} SET "{column}" = "{column}"'))
+            db.execute(events.update().values({column: events.c[column]}))
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,6 @@ def test_no_column_of_an_event_can_be_updated(engine):
         f"DELETE FROM {events.name}",
         f"DELETE FROM {events.name} WHERE version = 3",
         f"UPDATE {events.name} SET actor = 'nobody' WHERE version = 2",
-        f"INSERT INTO {events.name} {COPY} WHERE version = 1 "
-        "ON CONFLICT (pipeline_id, version) DO UPDATE SET actor = 'nobody'",
     ],
 )
 def test_events_are_neither_changed_nor_deleted(engine, statement):
@@ -51,12 +49,16 @@ def test_events_are_neither_changed_nor_deleted(engine, statement):
     [
         f"INSERT OR REPLACE INTO {events.name} {COPY} WHERE version = 2",
         f"REPLACE INTO {events.name} {COPY} WHERE version = 2",
-        f"TRUNCATE {events.name}",
+        f"INSERT INTO {events.name} {COPY} WHERE version = 1 "
+        "ON CONFLICT (pipeline_id, version) DO UPDATE SET actor = 'nobody'",
+        f"INSERT INTO {events.name} {COPY} WHERE version = 1 "
+        "ON DUPLICATE KEY UPDATE actor = 'nobody'",
+        pytest.param(f"TRUNCATE {events.name}", marks=pytest.mark.needs("REFUSES_TRUNCATE")),
         f"TRUNCATE {events.name} CASCADE",
     ],
 )
 def test_statements_that_only_some_databases_know_are_refused_by_those(engine, statement):
-    with pytest.raises(DBAPIError, match=r"append-only|syntax error"), engine.begin() as db:
+    with pytest.raises(DBAPIError, match=r"append-only|syntax"), engine.begin() as db:
         db.execute(text(statement))
 
 

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema
 
 from eventstore import (
     EventStore,
@@ -112,7 +113,7 @@ def test_two_schemas_of_one_database_are_two_stores(engine, database):
     try:
         with engine.begin() as db:
             for name in names:
-                db.execute(text(f'CREATE SCHEMA "{name}"'.replace(":", r"\:")))
+                db.execute(CreateSchema(name))
     except DBAPIError as problem:
         pytest.skip(f"has no schemas: {problem.orig}")
     for cursor, name in enumerate(names):
@@ -127,9 +128,16 @@ def test_two_schemas_of_one_database_are_two_stores(engine, database):
         store.heads()
 
 
+DRIVERS = {
+    "postgresql": ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"),
+    "mariadb": ("mariadb", "mysql", "mysql+pymysql"),
+}
+
+
 @pytest.mark.needs("NOW")  # a server, which has more than one driver
-@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
-def test_one_server_is_written_and_read_through_any_of_its_drivers(database, driver):
+@pytest.mark.parametrize("which", range(3))
+def test_one_server_is_written_and_read_through_any_of_its_drivers(database, which):
+    driver = DRIVERS[make_url(database).get_backend_name()][which]
     with connect(database) as store:
         first = store.append(SHOP, saved("users", {"50%": 1, ":a": "%(b)s"}, "100%"))
     with connect(make_url(database).set(drivername=driver)) as store:
@@ -148,8 +156,9 @@ def test_a_database_without_a_dialect_is_refused(url):
         connect(url)
 
 
-def test_a_database_that_does_not_answer_is_named_without_its_password():
-    store = connect("postgresql+psycopg://me:secret@127.0.0.1:1/nothing")
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb"])
+def test_a_database_that_does_not_answer_is_named_without_its_password(driver):
+    store = connect(f"{driver}://me:secret@127.0.0.1:1/nothing")
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as refused:
         store.heads()
     assert "secret" not in str(refused.value)

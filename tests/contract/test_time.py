@@ -4,10 +4,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 
 from eventstore import EventStore, Pipeline
-from eventstore.dialects import dialect_of
 from projections import state_as_of
 from tests.messages import emitted, saved, stream_state
 
@@ -21,7 +20,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 @pytest.fixture
 def clock(database):
     """A store, and a clock to set: the process's, or the database's where it has one."""
-    with _servers_clock(database) if _has_clock(database) else _own_clock(database) as clock:
+    with CLOCKS[make_url(database).get_backend_name()](database) as clock:
         yield clock
 
 
@@ -93,10 +92,6 @@ def test_two_pipelines_of_one_instant_are_in_the_log_by_pipeline_and_version(clo
     assert list(store.log(after={})) == list(store.log())
 
 
-def _has_clock(database):
-    return dialect_of(make_url(database)).NOW is not None
-
-
 @contextmanager
 def _own_clock(database):
     engine = create_engine(database)
@@ -110,8 +105,8 @@ def _own_clock(database):
 
 
 @contextmanager
-def _servers_clock(database):
-    """A function of the server's own name, found before it."""
+def _functions_clock(database):
+    """A function of PostgreSQL's own name, found before it."""
     url = make_url(database).update_query_dict({"options": "-csearch_path=public,pg_catalog"})
     engine = create_engine(url)
 
@@ -127,6 +122,32 @@ def _servers_clock(database):
 
     yield EventStore(engine), set_clock
     engine.dispose()
+
+
+@contextmanager
+def _sessions_clock(database):
+    """On MariaDB a session may say what time it is."""
+    engine = create_engine(database)
+    now = [0]
+
+    def set_clock(moment):
+        now[0] = _microseconds(moment)
+
+    @event.listens_for(engine, "checkout")
+    def _set_session(connection, *_):
+        half_a_microsecond_more = now[0] / 1_000_000 + 5e-7  # a double is cut, not rounded
+        connection.query(f"SET timestamp = {half_a_microsecond_more:.7f}")
+
+    yield EventStore(engine), set_clock
+    engine.dispose()
+
+
+CLOCKS = {
+    "sqlite": _own_clock,
+    "duckdb": _own_clock,
+    "postgresql": _functions_clock,
+    "mariadb": _sessions_clock,
+}
 
 
 def _microseconds(moment):

@@ -27,6 +27,7 @@ BACKWARDS = [saved("orders", {"at": "2026-11-21"}), saved("orders", {"at": "2026
 DROP_GUARD = {
     "sqlite": ["DROP TRIGGER _eventstore_no_delete"],
     "postgresql": ["DROP TRIGGER _eventstore_no_change ON _eventstore_events"],
+    "mariadb": ["DROP TRIGGER _eventstore_no_delete"],
 }
 WEAKEN_GUARD = {
     "sqlite": [
@@ -35,6 +36,10 @@ WEAKEN_GUARD = {
         "BEGIN SELECT 1; END",
     ],
     "postgresql": ["ALTER TABLE _eventstore_events DISABLE TRIGGER _eventstore_no_change"],
+    "mariadb": [
+        "CREATE OR REPLACE TRIGGER _eventstore_no_delete BEFORE DELETE ON _eventstore_events "
+        "FOR EACH ROW SET @nothing = 1"
+    ],
 }
 
 

@@ -1,0 +1,263 @@
+"""MariaDB, through PyMySQL or mysqlclient."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    LargeBinary,
+    MetaData,
+    Text,
+    create_engine,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from eventstore.errors import StoreUnavailable, UnsupportedDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL, Connection, CursorResult, Engine, Table
+    from sqlalchemy.types import TypeEngine
+
+    from eventstore.dialects import Verdict
+
+REFUSES_CHANGES = True
+
+REFUSES_TRUNCATE = False
+"""TRUNCATE drops the table and makes another, which no trigger sees: who may DROP may do that."""
+
+MANY_PROCESSES = True
+UNIQUE_ROWS = True
+
+TRANSACTIONAL_DDL = False
+"""Each CREATE, DROP and ALTER commits by itself, together with whatever came before it."""
+
+FOREIGN_TABLES = False
+"""PyAirbyte's models have texts without a length, of which MariaDB makes no columns."""
+
+INSERTS_TOGETHER = False
+"""MariaDB has no INSERT inside WITH."""
+
+SKIPS_THROUGH_GROUPS = True
+"""GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
+
+BYTES_IN = "octet_length"
+RANDOM_KEY = "(replace(uuid(), '-', ''))"
+
+# Not unix_timestamp(now(6)): an hour of each autumn is there twice in the session's time zone.
+NOW = literal_column("timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))", BigInteger)
+
+# Duplicate key, deadlock, lock wait timeout, record changed since it was read (snapshot
+# isolation), table made since the transaction began.
+_CONFLICTS = {1062, 1213, 1205, 1020, 1412}
+
+# The client's: gone away, lost during a query, out of step, lost while reading. The server's:
+# killed, shutting down, and on Galera not part of a quorum.
+_LOST = {2006, 2013, 2014, 2055, 1927, 1053, 1047}
+
+_NO_TRIGGER, _NOT_YOURS_TO_SEE = 1360, 1227
+
+_GUARDS = {
+    "_eventstore_no_update": "BEFORE UPDATE ON {schema}_eventstore_events FOR EACH ROW SIGNAL "
+    "SQLSTATE '45000' SET MESSAGE_TEXT = 'the log is append-only: events are never changed'",
+    "_eventstore_no_delete": "BEFORE DELETE ON {schema}_eventstore_events FOR EACH ROW SIGNAL "
+    "SQLSTATE '45000' SET MESSAGE_TEXT = 'the log is append-only: events are never deleted'",
+}
+
+_STRICT = {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"}
+_SQL_MODE = "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+_SCHEMA_LOCK = "'airbyte-eventstore'"
+_SCHEMA_LOCK_S = 60
+
+# Exact to the byte: trailing spaces count, too.
+_COLLATION = "utf8mb4_nopad_bin"
+
+_LARGE = 1 << 18
+"""Bytes of a body that may be too large for some server."""
+
+_SENT = 4
+"""How often a body is sent in one statement at most: as hexadecimal digits, or as two texts with
+every character escaped."""
+
+
+def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server makes no files
+    """Open with the driver the URL names, PyMySQL where it names none."""
+    if "+" not in url.drivername:
+        url = url.set(drivername=f"{url.drivername}+pymysql")
+    return create_engine(url, connect_args={"init_command": _SQL_MODE})
+
+
+def check_session(db: Connection) -> None:
+    """Refuse MySQL, drivers that nobody tried, and sessions that would change or cut values."""
+    if not getattr(db.dialect, "is_mariadb", False):
+        raise UnsupportedDatabase("the server is MySQL, and only MariaDB is supported")
+    if db.dialect.driver not in {"pymysql", "mysqldb"}:
+        raise UnsupportedDatabase(
+            f"{db.dialect.driver} was not tried: use PyMySQL, mariadb+pymysql://"
+        )
+    query = "SELECT @@sql_mode, @@character_set_client, @@character_set_results"
+    mode, *charsets = db.exec_driver_sql(query).one()
+    if set(charsets) != {"utf8mb4"}:
+        raise StoreUnavailable(
+            f"the session's character set is {charsets[0]}, in which not every name can be "
+            "written: end the engine's URL with ?charset=utf8mb4"
+        )
+    modes = set(mode.split(","))
+    if not modes & _STRICT or "EMPTY_STRING_IS_NULL" in modes:
+        raise StoreUnavailable(
+            f"the session's sql_mode is {mode!r}, in which MariaDB changes values instead of "
+            f'refusing them: give the engine connect_args={{"init_command": "{_SQL_MODE}"}}'
+        )
+
+
+def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
+    """Nothing to wait for: the key of an event decides races."""
+    return nullcontext()
+
+
+def begin_write(db: Connection) -> None:
+    """Choose the isolation in which `lock_table` holds; the first statement begins.
+
+    An engine that commits each statement is refused: that cannot keep a promise.
+    """
+    connection: Any = db.connection.driver_connection
+    if connection.get_autocommit():
+        raise StoreUnavailable(
+            "this engine commits every statement by itself (AUTOCOMMIT), so an append could be "
+            "half done: give the store an engine that does not"
+        )
+    db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+@contextmanager
+def schema_lock(db: Connection) -> Iterator[None]:
+    """Hold a lock of the session: a transaction's would end with the first CREATE.
+
+    On Galera it is the node's own. Every step can be taken twice, so that does no harm.
+    """
+    if not db.exec_driver_sql(f"SELECT GET_LOCK({_SCHEMA_LOCK}, {_SCHEMA_LOCK_S})").scalar():
+        raise StoreUnavailable(
+            f"somebody has been making the tables for more than {_SCHEMA_LOCK_S} seconds: "
+            "SHOW PROCESSLIST tells who"
+        )
+    try:
+        yield
+    finally:
+        if not db.invalidated:
+            db.exec_driver_sql(f"DO RELEASE_LOCK({_SCHEMA_LOCK})")
+
+
+def create_table(db: Connection, table: Table) -> None:
+    """Make a table and its indexes, or what an interruption has left to be made.
+
+    Texts are compared exactly, whatever the defaults of the server and the database are.
+    """
+    copy = table.to_metadata(MetaData())
+    for column in copy.columns:
+        column.type = _exact(column.type)
+    for name in ("mariadb", "mysql"):  # as the URL calls it
+        options = {"engine": "InnoDB", "charset": "utf8mb4", "collate": _COLLATION}
+        copy.kwargs.update({f"{name}_{option}": value for option, value in options.items()})
+    db.execute(CreateTable(copy, if_not_exists=True))
+    for index in copy.indexes:
+        db.execute(CreateIndex(index, if_not_exists=True))
+
+
+def _exact(of_column: TypeEngine[Any]) -> TypeEngine[Any]:
+    if isinstance(of_column, LargeBinary):
+        return mysql.VARBINARY(of_column.length) if of_column.length else mysql.LONGBLOB()
+    if isinstance(of_column, Text):
+        return mysql.LONGTEXT()
+    return mysql.DATETIME(fsp=6) if isinstance(of_column, DateTime) else of_column
+
+
+def changed_rows(update: CursorResult[Any]) -> int:
+    """How many rows a plain UPDATE found."""
+    return update.rowcount
+
+
+def verdict(error: DBAPIError) -> Verdict:
+    """Go by the number of the error."""
+    code = _code(error)
+    if code in _CONFLICTS:
+        return "conflict"
+    return "lost" if error.connection_invalidated or code in _LOST else "refused"
+
+
+def check_size(db: Connection, size: int) -> None:
+    """Refuse a body for which the server would end the connection without a word."""
+    if size < _LARGE:
+        return
+    most = db.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
+    if _SENT * size + _LARGE > most:
+        raise StoreUnavailable(
+            f"a body of {size} bytes needs a max_allowed_packet of {_SENT * size + _LARGE}, and "
+            f"this server has {most}: let its administrator raise it"
+        )
+
+
+def refuse_changes(db: Connection, schema: str | None) -> None:
+    """Make triggers that refuse to change the log."""
+    where = _qualifier(db, schema)
+    for name, guard in _GUARDS.items():
+        rest = guard.format(schema=where)
+        db.exec_driver_sql(f"CREATE OR REPLACE TRIGGER {where}{name} {rest}")
+
+
+def missing_guards(db: Connection, schema: str | None) -> list[str]:
+    """The triggers that are gone or say something else.
+
+    Who may not look at triggers learns only whether they are there.
+    """
+    return [name for name in _GUARDS if not _is_there(db, schema, name)]
+
+
+def _is_there(db: Connection, schema: str | None, guard: str) -> bool:
+    try:
+        row = db.exec_driver_sql(f"SHOW CREATE TRIGGER {_qualifier(db, schema)}{guard}").one()
+    except DBAPIError as error:
+        if _code(error) in {_NO_TRIGGER, _NOT_YOURS_TO_SEE}:
+            return _code(error) == _NOT_YOURS_TO_SEE
+        raise
+    return row[2].endswith(_GUARDS[guard].format(schema=_qualifier(db, schema)))  # type: ignore[no-any-return]
+
+
+def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot
+    """Nothing to switch on: the purge makes the room free, and what is written next takes it."""
+    return nullcontext()
+
+
+def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
+    """The columns of a table, none if it does not exist."""
+    query = text(
+        "SELECT column_name FROM information_schema.columns "
+        "WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
+    )
+    return set(db.execute(query, {"table": table, "schema": schema}).scalars())
+
+
+def lock_table(db: Connection, table: Table, schema: str | None) -> None:  # noqa: ARG001 - the engine translates it
+    """Let readers read and writers wait: every row is locked, and every gap between two.
+
+    LOCK TABLES would commit, and let readers wait too.
+    """
+    db.execute(select(func.count()).select_from(table).with_for_update())
+
+
+def _qualifier(db: Connection, schema: str | None) -> str:
+    return f"{db.dialect.identifier_preparer.quote_identifier(schema)}." if schema else ""
+
+
+def _code(error: DBAPIError) -> int | None:
+    return error.orig.args[0] if error.orig and error.orig.args else None

