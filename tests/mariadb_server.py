@@ -27,6 +27,7 @@ _SETTINGS = (
     "--sync-frm=0",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-flush-method=nosync",
+    "--innodb-use-native-aio=OFF",  # of which several servers at once get too little
     "--innodb-doublewrite=OFF",
     "--innodb-file-per-table=OFF",
     "--innodb-log-file-size=32M",
@@ -54,18 +55,14 @@ class MariaDB(Server):
 
     def initialise(self) -> None:
         """Make the system's tables, and a user who may do everything."""
-        self.run(
-            *(self._installer, "--no-defaults", f"--datadir={self._data}", "--skip-test-db"),
-            *("--auth-root-authentication-method=normal", *_SETTINGS),
-        )
+        own = ("--skip-test-db", "--auth-root-authentication-method=normal")
+        self.run(self._installer, *self._settings, *own)
         self._first.write_text(_FIRST)
 
     def command(self) -> Sequence[str | Path]:
         """What starts it."""
-        return [
-            *(self._server, "--no-defaults", f"--datadir={self._data}", f"--port={self.port}"),
-            *(f"--socket={self.folder / 'socket'}", f"--init-file={self._first}", *_SETTINGS),
-        ]
+        own = (f"--port={self.port}", f"--socket={self.folder / 'socket'}")
+        return [self._server, *self._settings, *own, f"--init-file={self._first}"]
 
     def is_ready(self) -> bool:
         """Whether it greets: it listens only when it is ready."""
@@ -95,8 +92,10 @@ class MariaDB(Server):
         engine.dispose()
 
     @property
-    def _data(self) -> Path:
-        return self.folder / "data"
+    def _settings(self) -> Sequence[str]:
+        # In a folder that they share, servers remove each other's temporary files.
+        own = (f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}")
+        return ("--no-defaults", *own, *_SETTINGS)
 
     @property
     def _first(self) -> Path:

@@ -41,7 +41,7 @@ class Server:
     def __init__(self) -> None:
         """Make a folder of its own, and what the server keeps in it; raises NoBinaries."""
         self.find_binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventstore-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="eventstore-server-"))
         self.as_user = _unprivileged()
         if self.as_user:
             os.chown(self.folder, self.as_user["user"], self.as_user["group"])
@@ -113,7 +113,12 @@ class Server:
 
     def run(self, *command: str | Path) -> None:
         """Run a program to its end, as the user that the server runs as."""
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self.as_user)
+        with self._log.open("ab") as log:
+            done = subprocess.run(
+                command, check=False, stdout=log, stderr=log, cwd="/", **self.as_user
+            )
+        if done.returncode:
+            raise RuntimeError(self._log.read_text())
 
     def execute(self, database: str | None, *statements: str) -> None:
         """Execute statements, each by itself."""

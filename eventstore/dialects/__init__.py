@@ -47,7 +47,7 @@ class Dialect(Protocol):
 
     @property
     def FOREIGN_TABLES(self) -> bool:
-        """Whether unmodified PyAirbyte can make its tables there, so that we may find them."""
+        """Whether unmodified PyAirbyte makes its tables there, and works in turns with us."""
 
     @property
     def INSERTS_TOGETHER(self) -> bool:

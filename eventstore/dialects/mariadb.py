@@ -44,7 +44,8 @@ TRANSACTIONAL_DDL = False
 """Each CREATE, DROP and ALTER commits by itself, together with whatever came before it."""
 
 FOREIGN_TABLES = False
-"""PyAirbyte's models have texts without a length, of which MariaDB makes no columns."""
+"""PyAirbyte has no cache there: its models have texts without a length, of which MariaDB makes no
+columns, and it gives up where two transactions deadlock."""
 
 INSERTS_TOGETHER = False
 """MariaDB has no INSERT inside WITH."""

@@ -354,7 +354,7 @@ def test_a_stream_of_another_source_that_was_deleted_is_put_back(config):
 # At the same time
 
 
-@pytest.mark.needs("MANY_PROCESSES")
+@pytest.mark.needs("MANY_PROCESSES", "FOREIGN_TABLES")
 def test_two_processes_at_the_same_time_one_without_us_lose_nothing(config, database):
     writes = 40
     connect(config).pipelines()

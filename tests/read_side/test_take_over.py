@@ -26,6 +26,9 @@ OWN_MODELS = (
 )
 
 
+pytestmark = pytest.mark.needs("FOREIGN_TABLES")
+
+
 @pytest.fixture
 def config(database):
     config = SqlConfig(database)
