@@ -81,6 +81,8 @@ def _write(db: Connection, its_id: int, history: History, spool: Spool) -> None:
     """Write a history; as in an append its events go first, since their key decides a race."""
     for _ in range(history.batches):
         new_events, new_bodies = spool.take()
+        for _, _, _, body in new_bodies:
+            dialect_of(db).check_size(db, len(body))
         _insert_events.run(db, [(its_id, *row) for row in new_events])
         _insert_bodies.run(db, [(its_id, *row) for row in new_bodies])
     db.execute(pipelines.insert(), pipeline_row(its_id, history.pipeline))

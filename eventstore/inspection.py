@@ -32,8 +32,9 @@ _SHORT = 16
 _DIGEST = 32
 """Bytes in a hash or a commitment."""
 
-_BATCH_SIZE = 8 * 1024 * 1024
-"""Bytes of bodies after which a batch ends, however few they are."""
+_BATCH_SIZE = 2 * 1024 * 1024
+"""Bytes of bodies after which a batch ends, however few they are: MariaDB takes 16 MiB by default
+in a statement, where they are twice as many hexadecimal digits."""
 
 _AT_HAND = 32_768 * _DIGEST
 """Bytes of commitments that are in memory, at least: most bodies are pointed at by the next."""

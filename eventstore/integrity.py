@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import create_engine, exists, func, select
+from sqlalchemy import exists, func, make_url, select
 
 from eventstore.checkpoints import order_problems
 from eventstore.dialects import dialect_of
@@ -247,7 +247,7 @@ def _opens_again(store: EventStore) -> bool:
 
 def _elsewhere(url: str, schema: str | None, part: Part) -> Outcome:
     """`recompute` in a process of its own."""
-    engine = create_engine(url)
+    engine = dialect_of(make_url(url)).open_engine(make_url(url), create=False)
     if schema is not None:
         engine = engine.execution_options(schema_translate_map={None: schema})
     with EventStore(engine, create=False, dispose=True) as store:

@@ -31,7 +31,7 @@ class Statement:
     def __init__(self, core: Callable[[Dialect], Executable]) -> None:
         """Remember how it is built; it is compiled at its first run on each kind of database."""
         self._core = core
-        self._compiled: dict[tuple[type, str | None], _Compiled] = {}
+        self._compiled: dict[tuple[type, str, str | None], _Compiled] = {}
 
     def run(self, db: Connection, parameters: dict[str, Any]) -> CursorResult[Any]:
         """Run it once."""
@@ -52,10 +52,12 @@ class Statement:
 
     def compiled(self, db: Connection) -> _Compiled:
         """Its SQL for this kind of database."""
-        key = (type(db.dialect), schema_name(db))
+        schema = schema_name(db)
+        # On MariaDB it depends on the sessions how names are quoted.
+        key = (type(db.dialect), db.dialect.identifier_preparer.initial_quote, schema)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, key[1])
+            compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, schema)
         return compiled
 
 
