@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
+from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
+from eventstore.newest import newest_of_one, newest_of_streams
 from eventstore.reading import at_versions
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, ScalarSelect
+    from sqlalchemy import Connection
 
     from eventstore.events import Pipeline, StoredEvent
 
@@ -63,14 +65,8 @@ def _in_a_row(
 ) -> Iterator[tuple[int, int]]:
     """One seek per kind and stream before the first; DuckDB has no index for more of them."""
     newest: dict[_Slot, int] = {}
-    query = select(
-        streams.c.name,
-        streams.c.namespace,
-        *(
-            _newest(kind, streams.c.number, pipeline_id, before=history[0].version)
-            for kind in kinds
-        ),
-    ).where(streams.c.pipeline_id == pipeline_id)
+    names = (streams.c.name, streams.c.namespace)
+    query = newest_of_streams(dialect_of(db), names, kinds, pipeline_id, before=history[0].version)
     for name, namespace, *versions in db.execute(query):
         stream = None if name is None else StreamDescriptor(name, namespace)
         for kind, version in zip(kinds, versions, strict=True):
@@ -98,7 +94,7 @@ def _scattered(
     """A few seeks for each event."""
     here = events.alias()
     seeks = [
-        _newest(kind, number, pipeline_id, before=here.c.version)
+        newest_of_one(dialect_of(db), kind, number, pipeline_id, before=here.c.version)
         for kind in kinds
         for number in (here.c.stream_number, WHOLE_PIPELINE)
     ]
@@ -110,7 +106,7 @@ def _scattered(
     whole = [each.version for each in history if each.stream is None]
     reaching = [kind for kind in kinds if _reaches_all(kind, "a stream")]
     for kind, number in _spoken_of(db, pipeline_id, reaching, max(whole, default=0)):
-        seek = _newest(kind, number, pipeline_id, before=here.c.version)
+        seek = newest_of_one(dialect_of(db), kind, number, pipeline_id, before=here.c.version)
         for versions in _chunks(whole):
             of_page = (here.c.pipeline_id == pipeline_id, here.c.version.in_(versions))
             for version, earlier in db.execute(select(here.c.version, seek).where(*of_page)):
@@ -124,10 +120,9 @@ def _spoken_of(
     """The streams that had such events of their own, where the whole pipeline has them too."""
     if not last or not kinds:
         return []
-    seeks = [_newest(kind, streams.c.number, pipeline_id, before=last) for kind in kinds]
-    query = select(streams.c.number, *seeks).where(
-        streams.c.pipeline_id == pipeline_id, streams.c.number != WHOLE_PIPELINE
-    )
+    numbers = (streams.c.number,)
+    query = newest_of_streams(dialect_of(db), numbers, kinds, pipeline_id, before=last)
+    query = query.where(streams.c.number != WHOLE_PIPELINE)
     return [
         (kind, number)
         for number, *versions in db.execute(query)
@@ -163,19 +158,3 @@ def _fetch(
 def _reaches_all(kind: str, stream: object) -> bool:
     """Whether an event replaces what was said of the whole pipeline."""
     return stream is None or kind != "StateCleared"
-
-
-def _newest(
-    kind: str, number: ColumnElement[int] | int, pipeline_id: int, *, before: Any
-) -> ScalarSelect[int]:
-    earlier = events.alias()
-    return (
-        select(func.max(earlier.c.version))
-        .where(
-            earlier.c.pipeline_id == pipeline_id,
-            earlier.c.kind == kind,
-            earlier.c.stream_number == number,
-            earlier.c.version < before,
-        )
-        .scalar_subquery()
-    )

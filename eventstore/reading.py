@@ -6,9 +6,11 @@ import heapq
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, bindparam, func, literal, select, tuple_
+from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
 
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
+from eventstore.dialects import dialect_of
+from eventstore.newest import newest_of_pipelines, newest_of_streams
 from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -56,20 +58,11 @@ _history_page = Statement(
 @cache
 def _newest_versions(kinds: tuple[str, ...]) -> Statement:
     """Of each stream the version of the newest event of each kind."""
-    of_each_kind = [
-        select(func.max(events.c.version))
-        .where(
-            events.c.pipeline_id == bindparam("pipeline_id"),
-            events.c.kind == kind,
-            events.c.stream_number == streams.c.number,
-            events.c.version <= bindparam("up_to"),
+    return Statement(
+        lambda dialect: newest_of_streams(
+            dialect, (), kinds, bindparam("pipeline_id"), before=bindparam("before")
         )
-        .scalar_subquery()
-        .label(f"newest_{kind}")
-        for kind in kinds
-    ]
-    query = select(*of_each_kind).where(streams.c.pipeline_id == bindparam("pipeline_id"))
-    return Statement(lambda _: query)
+    )
 
 
 @cache
@@ -177,9 +170,8 @@ def all_pipelines(db: Connection) -> list[Pipeline]:
 
 def heads(db: Connection) -> dict[Pipeline, int]:
     """The version each history has reached."""
-    version = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
-    query = select(pipelines, version.scalar_subquery().label("version")).order_by("id")
-    return {pipeline_of(row): row.version for row in db.execute(query).all()}
+    rows = db.execute(newest_of_pipelines(dialect_of(db))).all()
+    return {pipeline_of(row): row.version for row in rows}
 
 
 def head(db: Connection, pipeline: Pipeline) -> Head:
@@ -212,7 +204,7 @@ def newest(
     its_id = pipeline_id(db, pipeline)
     if its_id is None:
         return []
-    bounds = {"pipeline_id": its_id, "up_to": _END if up_to is None else up_to}
+    bounds = {"pipeline_id": its_id, "before": _END if up_to is None else up_to + 1}
     found = _newest_versions(tuple(kinds)).run(db, bounds).all()
     versions = sorted(version for row in found for version in row if version is not None)
     return list(at_versions(db, its_id, versions))
@@ -248,7 +240,9 @@ def _pages(
     query = STORED.where(*where).order_by(*order).limit(PAGE)
     last: list[Any] = []
     while True:
-        page = query.where(tuple_(*order) > tuple_(*last)) if last else query
+        page = query
+        if last:  # the first by itself, too: MariaDB finds no place in an index by a tuple
+            page = query.where(order[0] >= last[0], tuple_(*order) > tuple_(*last))
         rows = database.read(partial(_all, query=page))
         yield from stored_events(rows)
         if len(rows) < PAGE:

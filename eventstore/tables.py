@@ -55,6 +55,8 @@ streams = Table(
     PrimaryKeyConstraint("pipeline_id", "number"),
 )
 
+NEWEST_INDEX = "_eventstore_events_newest"
+
 events = Table(
     "_eventstore_events",
     metadata,
@@ -76,7 +78,7 @@ events = Table(
     PrimaryKeyConstraint("pipeline_id", "version"),
     Index("_eventstore_events_append", "append_id"),
     Index("_eventstore_events_time", "stored_at", "pipeline_id", "version"),
-    Index("_eventstore_events_newest", "pipeline_id", "kind", "stream_number", "version"),
+    Index(NEWEST_INDEX, "pipeline_id", "kind", "stream_number", "version"),
     sqlite_with_rowid=False,
 )
 

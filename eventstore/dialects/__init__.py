@@ -58,6 +58,10 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
+    def INDEX_HINT(self) -> str:
+        """SQL that names the index to use, where the planner has to be told."""
+
+    @property
     def RANDOM_KEY(self) -> str:
         """SQL for 32 random hexadecimal digits, as a column's default."""
 

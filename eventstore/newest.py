@@ -1,0 +1,87 @@
+"""The newest version of each kind and stream, by seeks in an index on every database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, ScalarSelect, Select, Subquery
+
+    from eventstore.dialects import Dialect
+
+
+def newest_of_streams(
+    dialect: Dialect,
+    columns: Sequence[ColumnElement[Any]],
+    kinds: Sequence[str],
+    pipeline_id: Any,
+    *,
+    before: Any,
+) -> Select[Any]:
+    """These columns of each stream, and for each kind the newest version before one."""
+    mine = streams.c.pipeline_id == pipeline_id
+    if not dialect.SKIPS_THROUGH_GROUPS:
+        seeks = [
+            newest_of_one(dialect, kind, streams.c.number, pipeline_id, before=before).label(
+                f"newest_{kind}"
+            )
+            for kind in kinds
+        ]
+        return select(*columns, *seeks).where(mine)
+    groups = [_by_stream(dialect, kind, pipeline_id, before) for kind in kinds]
+    joined: Any = streams
+    for group in groups:
+        joined = joined.outerjoin(group, group.c.stream_number == streams.c.number)
+    return select(*columns, *(group.c.version for group in groups)).select_from(joined).where(mine)
+
+
+def newest_of_one(
+    dialect: Dialect,
+    kind: str,
+    number: ColumnElement[int] | int,
+    pipeline_id: Any,
+    *,
+    before: Any,
+) -> ScalarSelect[int]:
+    """The newest version of a kind and stream before one."""
+    earlier = events.alias()
+    where = (
+        earlier.c.pipeline_id == pipeline_id,
+        earlier.c.kind == kind,
+        earlier.c.stream_number == number,
+        earlier.c.version < before,
+    )
+    if not dialect.SKIPS_THROUGH_GROUPS:
+        return select(func.max(earlier.c.version)).where(*where).scalar_subquery()
+    last = select(earlier.c.version).where(*where).order_by(earlier.c.version.desc()).limit(1)
+    return last.with_hint(earlier, dialect.INDEX_HINT.format(NEWEST_INDEX)).scalar_subquery()
+
+
+def newest_of_pipelines(dialect: Dialect) -> Select[Any]:
+    """All pipelines, and the version that each has reached."""
+    newest = func.max(events.c.version)
+    if not dialect.SKIPS_THROUGH_GROUPS:
+        of_pipeline = select(newest).where(events.c.pipeline_id == pipelines.c.id)
+        query = select(pipelines, of_pipeline.scalar_subquery().label("version"))
+    else:
+        by_pipeline = select(events.c.pipeline_id, newest.label("version"))
+        group = by_pipeline.group_by(events.c.pipeline_id).subquery()
+        same = group.c.pipeline_id == pipelines.c.id
+        query = select(pipelines, group.c.version).outerjoin_from(pipelines, group, same)
+    return query.order_by(pipelines.c.id)
+
+
+def _by_stream(dialect: Dialect, kind: str, pipeline_id: Any, before: Any) -> Subquery:
+    e = events.alias()
+    query = (
+        select(e.c.stream_number, func.max(e.c.version).label("version"))
+        .where(e.c.pipeline_id == pipeline_id, e.c.kind == kind, e.c.version < before)
+        .group_by(e.c.pipeline_id, e.c.kind, e.c.stream_number)  # the index, from its beginning
+    )
+    return query.with_hint(e, dialect.INDEX_HINT.format(NEWEST_INDEX)).subquery()
