@@ -1,10 +1,11 @@
 """What only MariaDB can be set to: modes, character sets, isolation, and the size of a packet."""
 
 import io
+import subprocess
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from eventstore import Pipeline, StoreUnavailable
 from eventstore.dialects import dialect_of
@@ -134,6 +135,23 @@ def test_any_number_of_bodies_is_imported_in_packets_of_the_servers_size(url, gl
     with connect(url) as store:
         assert import_histories(store, exported(*[30_000] * 1100)).written
         assert verify(store).is_whole
+
+
+def test_a_dump_that_was_restored_is_whole_and_guarded(mariadb, url):
+    client = ("--no-defaults", "--user=tests", "--host=127.0.0.1", f"--port={mariadb.port}")
+    with connect(url) as store:
+        works(store)
+        heads = store.heads()
+    options = ("--single-transaction", "--hex-blob")
+    dump = ["mariadb-dump", *client, *options, make_url(url).database]
+    text_of_all = subprocess.run(dump, check=True, capture_output=True).stdout
+    with mariadb.empty_database() as other:
+        restore = ["mariadb", *client, make_url(other).database]
+        subprocess.run(restore, check=True, input=text_of_all)
+        with connect(other) as store:
+            assert store.heads() == heads
+            report = verify(store)
+            assert (report.is_whole, report.notices) == (True, ())
 
 
 def exported(*sizes):

@@ -1,4 +1,4 @@
-"""The roles on PostgreSQL that the README grants: each can do its work, and nothing else."""
+"""The roles on a server that the README grants: each can do its work, and nothing else."""
 
 import io
 import re
@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from eventstore import Pipeline, StateSaved, StoreUnavailable
+from eventstore.integrity import verify
 from projections import connect, latest_state, rebuild, register_catalog
 from projections.exchange import export_histories, import_histories
 from tests.messages import catalog, configured_stream, global_state, saved
@@ -24,26 +25,43 @@ FORBIDDEN = [
     "TRUNCATE _eventstore_events",
     "DELETE FROM _eventstore_bodies",
     "UPDATE _eventstore_bodies SET data = ''",
-    "DROP TRIGGER _eventstore_no_change ON _eventstore_events",
-    "ALTER TABLE _eventstore_events DISABLE TRIGGER ALL",
     "DROP TABLE _eventstore_events",
-    "SET session_replication_role = replica",
-    "CREATE OR REPLACE FUNCTION _eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RETURN NULL; END $$",
 ]
+FORBIDDEN_THERE = {
+    "postgresql": [
+        "DROP TRIGGER _eventstore_no_change ON _eventstore_events",
+        "ALTER TABLE _eventstore_events DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "CREATE OR REPLACE FUNCTION _eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RETURN NULL; END $$",
+    ],
+    "mariadb": [
+        "DROP TRIGGER _eventstore_no_delete",
+        "CREATE OR REPLACE TRIGGER _eventstore_no_delete BEFORE DELETE ON _eventstore_events "
+        "FOR EACH ROW SET @nothing = 1",
+        "ALTER TABLE _eventstore_events ADD COLUMN more INTEGER",
+        "RENAME TABLE _eventstore_events TO others",
+    ],
+}
+LEAVE = {
+    "postgresql": "DROP OWNED BY {roles}; DROP ROLE {roles}",
+    "mariadb": "DROP USER {roles}",
+}
 
 
-@pytest.fixture
-def url(postgresql):
+@pytest.fixture(params=["postgresql", "mariadb"])
+def url(request):
     """The database of an owner who granted what the README says."""
-    with postgresql.empty_database() as url:
+    creates = {"postgresql": "CREATE ROLE", "mariadb": "CREATE USER"}[request.param]
+    with request.getfixturevalue(request.param).empty_database() as url:
         with connect(url) as store:
             store.append(SHOP, saved("users", {"cursor": 1}))
             register_catalog(store, SHOP, catalog(configured_stream("users")))
-        _run(url, *GRANTS)
+        for block in GRANTS:
+            if block.startswith(creates):
+                _run(url, *block.strip().rstrip(";").split(";\n"))
         yield make_url(url)
-        roles = "eventstore_reader, eventstore_writer"
-        _run(url, f"DROP OWNED BY {roles}; DROP ROLE {roles}")
+        _run(url, LEAVE[request.param].format(roles="eventstore_reader, eventstore_writer"))
 
 
 def _run(url, *statements):
@@ -56,12 +74,16 @@ def _run(url, *statements):
 
 @pytest.fixture
 def reader(url):
-    return url.set(username="eventstore_reader").render_as_string(hide_password=False)
+    return _as(url, "eventstore_reader")
 
 
 @pytest.fixture
 def writer(url):
-    return url.set(username="eventstore_writer").render_as_string(hide_password=False)
+    return _as(url, "eventstore_writer")
+
+
+def _as(url, role):
+    return url.set(username=role, password="of your choice").render_as_string(hide_password=False)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +100,7 @@ def test_a_reader_reads(command, reader):
 
 def test_a_reader_appends_nothing(reader):
     with connect(reader) as store:
-        with pytest.raises(StoreUnavailable, match="permission denied"):
+        with pytest.raises(StoreUnavailable, match="denied"):
             store.append(SHOP, saved("users", {"cursor": 2}))
         assert store.heads() == {SHOP: 3}
 
@@ -96,15 +118,25 @@ def test_a_writer_appends_registers_rebuilds_and_imports(writer, tmp_path):
         assert rebuild(store) == 3
 
 
-@pytest.mark.parametrize("statement", FORBIDDEN)
 @pytest.mark.parametrize("role", ["reader", "writer"])
-def test_neither_changes_the_log_or_its_guards(role, statement, request):
-    with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
-        _run(request.getfixturevalue(role), statement)
+def test_neither_changes_the_log_or_its_guards(role, url, request):
+    for statement in [*FORBIDDEN, *FORBIDDEN_THERE[url.get_backend_name()]]:
+        with pytest.raises(DBAPIError, match=r"denied|must be owner"):
+            _run(request.getfixturevalue(role), statement)
+
+
+@pytest.mark.parametrize("role", ["reader", "writer"])
+def test_both_see_that_the_guards_are_there_and_that_one_is_gone(role, url, request):
+    with connect(request.getfixturevalue(role), create=False) as store:
+        assert verify(store).notices == ()
+        _run(url, FORBIDDEN_THERE[url.get_backend_name()][0])
+        assert len(verify(store).notices) == 1
 
 
 def test_there_is_a_block_of_grants_for_each():
-    assert [re.findall(r"CREATE ROLE (\w+)", block) for block in GRANTS] == [
-        ["eventstore_reader"],
-        ["eventstore_writer"],
+    assert [re.findall(r"^CREATE (\w+ \w+)", block) for block in GRANTS] == [
+        ["ROLE eventstore_reader"],
+        ["ROLE eventstore_writer"],
+        ["USER eventstore_reader"],
+        ["USER eventstore_writer"],
     ]
