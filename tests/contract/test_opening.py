@@ -156,6 +156,19 @@ def test_a_database_without_a_dialect_is_refused(url):
         connect(url)
 
 
+@pytest.mark.needs("NOW")  # a server, whose drivers can commit each statement
+def test_an_engine_that_commits_each_statement_reads_and_is_refused_to_append(database):
+    with connect(database) as store:
+        store.append(SHOP, saved("users", {}))
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    store = connect(engine)
+    assert store.heads() == {SHOP: 1}
+    with pytest.raises(StoreUnavailable, match="AUTOCOMMIT"):
+        store.append(SHOP, saved("users", {}))
+    assert store.heads() == {SHOP: 1}
+    engine.dispose()
+
+
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb"])
 def test_a_database_that_does_not_answer_is_named_without_its_password(driver):
     store = connect(f"{driver}://me:secret@127.0.0.1:1/nothing")
