@@ -133,7 +133,7 @@ def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
 
 
 def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # noqa: ARG001
-    """Nothing to do: it was not seen to be faster."""
+    """Nothing is put off."""
     return nullcontext()
 
 

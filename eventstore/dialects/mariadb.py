@@ -21,16 +21,18 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, CursorResult, Engine, Table
+    from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.types import TypeEngine
 
     from eventstore.dialects import Verdict
+    from eventstore.driver import Answer
 
 REFUSES_CHANGES = True
 
@@ -141,7 +143,7 @@ def begin_write(db: Connection) -> None:
             "this engine commits every statement by itself (AUTOCOMMIT), so an append could be "
             "half done: give the store an engine that does not"
         )
-    db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    execute(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 @contextmanager
@@ -186,7 +188,7 @@ def _exact(of_column: TypeEngine[Any]) -> TypeEngine[Any]:
     return mysql.DATETIME(fsp=6) if isinstance(of_column, DateTime) else of_column
 
 
-def changed_rows(update: CursorResult[Any]) -> int:
+def changed_rows(update: Answer) -> int:
     """How many rows a plain UPDATE found."""
     return update.rowcount
 
@@ -209,6 +211,11 @@ def check_size(db: Connection, size: int) -> None:
             f"a body of {size} bytes needs a max_allowed_packet of {_SENT * size + _LARGE}, and "
             f"this server has {most}: let its administrator raise it"
         )
+
+
+def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to put off: DROP INDEX would commit."""
+    return nullcontext()
 
 
 def refuse_changes(db: Connection, schema: str | None) -> None:
