@@ -20,7 +20,7 @@ from eventstore.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Table
 
     from eventstore.schema import Schema
 
@@ -83,6 +83,11 @@ class Database:
         """
         return _persist(self.engine, lambda db: _in_transaction(db, work))
 
+    def make_tables(self, tables: Sequence[Table]) -> None:
+        """Make those of these tables that are not there."""
+        if missing := _persist(self.engine, lambda db: _missing(db, tables)):
+            _persist(self.engine, lambda db: _make(db, missing))
+
     def _open(self, engine: Engine) -> None:
         found = _persist(engine, _find_versions)
         if not schema.is_current(found, self._schemas):
@@ -115,10 +120,25 @@ def _find_versions(db: Connection) -> dict[str, int]:
     return schema.versions(db)
 
 
+def _missing(db: Connection, tables: Sequence[Table]) -> list[Table]:
+    names = dialect_of(db).column_names
+    return [table for table in tables if not names(db, table.name, schema.schema_name(db))]
+
+
+def _make(db: Connection, tables: Sequence[Table]) -> None:
+    def make(db: Connection) -> None:
+        for table in _missing(db, tables):
+            dialect_of(db).create_table(db, table)
+
+    with dialect_of(db).schema_lock(db):
+        _in_transaction(db, make)
+
+
 def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
     dialect = dialect_of(db)
     with dialect.turn(db):
-        db.begin()
+        if not db.in_transaction():  # a lock may have begun it
+            db.begin()
         dialect.begin_write(db)
         result = work(db)
         try:

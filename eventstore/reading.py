@@ -84,14 +84,23 @@ def history(
     database: Database, pipeline: Pipeline, after: int, up_to: int | None
 ) -> Iterator[StoredEvent]:
     """A history oldest first, from the version after `after` to `up_to`."""
-    place = {"pipeline_key": pipeline.key, "up_to": _END if up_to is None else up_to}
-    while True:
-        page = {**place, "after": after}
-        rows = database.read(lambda db, page=page: _history_page.run(db, page).all())  # type: ignore[misc]
-        yield from stored_events(rows)
-        if len(rows) < PAGE:
+    while page := database.read(partial(next_page, pipeline=pipeline, after=after, up_to=up_to)):
+        yield from page
+        if len(page) < PAGE:
             return
-        after = rows[-1].version
+        after = page[-1].version
+
+
+def next_page(
+    db: Connection, pipeline: Pipeline, after: int, up_to: int | None = None
+) -> list[StoredEvent]:
+    """The first events of a history from the version after `after` to `up_to`."""
+    place = {
+        "pipeline_key": pipeline.key,
+        "after": after,
+        "up_to": _END if up_to is None else up_to,
+    }
+    return list(stored_events(_history_page.run(db, place).all()))
 
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:

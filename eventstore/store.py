@@ -200,6 +200,21 @@ class EventStore:
             return reading.newest_matching(self.database, where, last)
         return reading.matching(self.database, where)
 
+    def follow(
+        self, progress: Mapping[Pipeline, int] | None = None, *, every_s: float = 1.0
+    ) -> Iterator[StoredEvent]:
+        """Yield what comes after a progress, and wait for more: it does not end by itself.
+
+        `progress` has the version up to which each history was seen. Each history comes in its
+        order, without gaps; `every_s` seconds pass between two looks. Raises StoreUnavailable.
+        """
+        seen = dict(progress or {})
+        while True:
+            for stored in self.log(after=dict(seen)):
+                seen[stored.pipeline] = stored.version
+                yield stored
+            time.sleep(every_s)
+
     def event(self, pipeline: Pipeline, version: int) -> StoredEvent:
         """Read one event; raises UnknownVersion."""
         for stored in self.history(pipeline, after=version - 1, up_to=version):

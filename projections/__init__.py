@@ -8,6 +8,7 @@ from projections.backends import (
     SqlStateWriter,
 )
 from projections.catalogs import latest_catalog, register_catalog
+from projections.catch_up import catch_up
 from projections.models import (
     CACHE_STATE_TABLE_NAME,
     DESTINATION_STATE_TABLE_NAME,
@@ -20,6 +21,7 @@ from projections.models import (
     DestinationStreamStateModel,
     SqlAlchemyModel,
 )
+from projections.projection import OwnProjection
 from projections.projector import rebuild, replay
 from projections.providers import CatalogProvider, StateProvider
 from projections.states import latest_state
@@ -41,6 +43,7 @@ __all__ = [
     "CatalogView",
     "DestinationStreamStateModel",
     "Moment",
+    "OwnProjection",
     "SqlAlchemyModel",
     "SqlCatalogBackend",
     "SqlStateBackend",
@@ -48,6 +51,7 @@ __all__ = [
     "StateProvider",
     "StateView",
     "catalog_as_of",
+    "catch_up",
     "connect",
     "latest_catalog",
     "latest_state",

@@ -25,3 +25,18 @@ class Projection(Protocol):
 
     def apply(self, db: Connection, stored: StoredEvent) -> None:
         """Change the tables for one event. It reads no clock, calls no network, never commits."""
+
+
+class OwnProjection(Protocol):
+    """A name, tables, and the rule that fills them from the events of the log."""
+
+    @property
+    def name(self) -> str:
+        """What its progress is kept under: of 64 characters at most, and no other projection's."""
+
+    @property
+    def TABLES(self) -> Sequence[Table]:
+        """The tables it fills; they are made where they are not there."""
+
+    def apply(self, db: Connection, stored: StoredEvent) -> None:
+        """Change the tables for one event. It reads no clock, calls no network, never commits."""
