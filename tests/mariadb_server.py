@@ -18,22 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Nothing here has to outlive a power cut. Whoever waits to sync files, and has one for each table,
-# takes half a second to make the tables of a test, and a tenth so.
 _SETTINGS = (
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
-    "--debug-no-sync",
-    "--sync-frm=0",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-flush-method=nosync",
     "--innodb-use-native-aio=OFF",  # of which several servers at once get too little
-    "--innodb-doublewrite=OFF",
-    "--innodb-file-per-table=OFF",
     "--innodb-log-file-size=32M",
     "--innodb-lock-wait-timeout=10",
     "--performance-schema=OFF",
     "--max-allowed-packet=80M",  # for bodies of 16 MiB
+)
+
+# Whoever waits to sync files, and has one for each table, takes half a second to make the tables of
+# a test, and a tenth so.
+_NOT_DURABLE = (
+    "--debug-no-sync",
+    "--sync-frm=0",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-flush-method=nosync",
+    "--innodb-doublewrite=OFF",
+    "--innodb-file-per-table=OFF",
 )
 
 # A line is a statement.
@@ -95,7 +98,8 @@ class MariaDB(Server):
     def _settings(self) -> Sequence[str]:
         # In a folder that they share, servers remove each other's temporary files.
         own = (f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}")
-        return ("--no-defaults", *own, *_SETTINGS)
+        relaxed = () if self.durable else _NOT_DURABLE
+        return ("--no-defaults", *own, *_SETTINGS, *relaxed)
 
     @property
     def _first(self) -> Path:

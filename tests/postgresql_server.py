@@ -19,10 +19,8 @@ _SETTINGS = {
     "unix_socket_directories": "''",
     "max_connections": "100",
     "shared_buffers": "'64MB'",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
 }
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 _END_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -57,7 +55,8 @@ class Postgres(Server):
             *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust"),
             *("-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
         )
-        settings = {**_SETTINGS, "port": str(self.port)}
+        relaxed = {} if self.durable else _NOT_DURABLE
+        settings = {**_SETTINGS, **relaxed, "port": str(self.port)}
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
 

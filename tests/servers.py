@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,12 @@ class Server:
     STOP = signal.SIGTERM
     """What it ends at without waiting for its clients."""
 
-    def __init__(self) -> None:
-        """Make a folder of its own, and what the server keeps in it; raises NoBinaries."""
+    def __init__(self, *, durable: bool = False) -> None:
+        """Make a folder of its own, and what the server keeps in it; raises NoBinaries.
+
+        What one commits that is not `durable` outlives neither a power cut nor a kill.
+        """
+        self.durable = durable
         self.find_binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="eventstore-server-"))
         self.as_user = _unprivileged()
@@ -77,7 +81,12 @@ class Server:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        """Start the server and wait until it answers."""
+        """Start the server."""
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -92,7 +101,17 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(self._log.read_text())
             time.sleep(0.02)
-        return self
+
+    def kill(self) -> None:
+        """End it, and the processes it has started, as a crash would."""
+        assert self._process
+        number = self._process.pid
+        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        self._process.kill()
+        self._process.wait(_STOP_TIMEOUT_S)
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
     def __exit__(self, *_: object) -> None:
         """Stop the server and remove its folder, unless this is a fork of who started it."""

@@ -78,13 +78,7 @@ def results():
 @pytest.fixture(scope="module")
 def durable_server():
     """PostgreSQL that does not acknowledge what is not on disk."""
-    with Postgres() as server:
-        admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
-        with admin.connect() as db:
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                db.execute(text(f"ALTER SYSTEM SET {setting} = on"))
-            db.execute(text("SELECT pg_reload_conf()"))
-        admin.dispose()
+    with Postgres(durable=True) as server:
         yield server
 
 

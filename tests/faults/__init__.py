@@ -1,0 +1,1 @@
+"""What breaks for real: processes, servers and connections that end in the middle of a write."""
