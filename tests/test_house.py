@@ -1,6 +1,7 @@
 """The order of the house: who may know whom, and what is offered at the door."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,12 @@ def _imported(source):
             assert node.level == 0, "imports are absolute"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def test_every_promise_of_the_readme_names_a_test():
+    tests = Path(__file__).parent
+    readme = tests.with_name("README.md").read_text()
+    promises = re.findall(r"\| `(\w+/test_\w+\.py)::(test_\w+)` \|$", readme, re.MULTILINE)
+    assert promises
+    for path, name in promises:
+        assert f"\ndef {name}(" in (tests / path).read_text(), name
