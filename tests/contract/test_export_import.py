@@ -108,6 +108,13 @@ def there(other_database):
         yield store
 
 
+@pytest.fixture
+def laptop(tmp_path):
+    """A store in a SQLite file, whose histories are imported into one of each kind."""
+    with connect(tmp_path / "laptop.db") as store:
+        yield store
+
+
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     with connect(tmp_path_factory.mktemp("export") / "state.db") as store:
@@ -164,12 +171,12 @@ def test_an_older_export_of_what_is_there_changes_nothing(store, export):
     assert set(imported(store, export).unchanged) == {SHOP, LAKE, STRANGE}
 
 
-def test_pipelines_that_are_not_there_are_written_beside_those_that_are(store, there):
-    write(store)
-    assert set(imported(there, exported(store, LAKE)).written) == {LAKE}
-    done = imported(there, exported(store))
+def test_pipelines_that_are_not_there_are_written_beside_those_that_are(laptop, store):
+    write(laptop)
+    assert set(imported(store, exported(laptop, LAKE)).written) == {LAKE}
+    done = imported(store, exported(laptop))
     assert (set(done.written), set(done.unchanged)) == ({SHOP, STRANGE}, {LAKE})
-    assert log(there) == {pipeline: log(store)[pipeline] for pipeline in (LAKE, SHOP, STRANGE)}
+    assert log(store) == {pipeline: log(laptop)[pipeline] for pipeline in (LAKE, SHOP, STRANGE)}
 
 
 @pytest.mark.parametrize("pipeline", [SHOP, STRANGE], ids=["first", "last"])
@@ -181,27 +188,27 @@ def test_nothing_is_imported_over_another_history(pipeline, store, export):
     assert (log(store), rows(store)) == before
 
 
-def test_a_history_is_not_continued_by_an_import(store, there):
-    store.append(SHOP, saved("users", {"cursor": 1}))
-    imported(there, exported(store))
-    store.append(SHOP, saved("users", {"cursor": 2}))
+def test_a_history_is_not_continued_by_an_import(laptop, store):
+    laptop.append(SHOP, saved("users", {"cursor": 1}))
+    imported(store, exported(laptop))
+    laptop.append(SHOP, saved("users", {"cursor": 2}))
     with pytest.raises(HistoryDiffers):
-        imported(there, exported(store))
-    assert there.heads() == {SHOP: 1}
+        imported(store, exported(laptop))
+    assert store.heads() == {SHOP: 1}
 
 
-def test_an_erased_body_stays_erased(store, there):
-    write(store)
-    newest = latest_state(store, STRANGE).version - 2  # what erase takes from the tables, too
+def test_an_erased_body_stays_erased(laptop, store):
+    write(laptop)
+    newest = latest_state(laptop, STRANGE).version - 2  # what erase takes from the tables, too
     for version in (1, newest):
-        erase(store, STRANGE, version=version, reason="ticket 4711")
-    imported(there, exported(store))
-    assert log(there) == log(store)
-    assert [stored.version for stored in there.history(STRANGE) if stored.erased] == [
-        stored.version for stored in store.history(STRANGE) if stored.erased
+        erase(laptop, STRANGE, version=version, reason="ticket 4711")
+    imported(store, exported(laptop))
+    assert log(store) == log(laptop)
+    assert [stored.version for stored in store.history(STRANGE) if stored.erased] == [
+        stored.version for stored in laptop.history(STRANGE) if stored.erased
     ]
-    assert latest_state(there, STRANGE) == latest_state(store, STRANGE)
-    assert verify(there).is_whole
+    assert latest_state(store, STRANGE) == latest_state(laptop, STRANGE)
+    assert verify(store).is_whole
 
 
 def test_a_body_that_is_missing_without_its_erasure_is_refused(store):
@@ -214,9 +221,9 @@ def test_a_body_that_is_missing_without_its_erasure_is_refused(store):
         assert there.pipelines() == []
 
 
-def test_an_empty_log_moves_too(store, there):
-    assert imported(there, exported(store)).written == {}
-    assert there.pipelines() == []
+def test_an_empty_log_moves_too(laptop, store):
+    assert imported(store, exported(laptop)).written == {}
+    assert store.pipelines() == []
 
 
 def test_a_long_history_is_read_in_pages(store, tmp_path):

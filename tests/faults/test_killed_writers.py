@@ -9,7 +9,7 @@ from projections import connect
 from tests.faults.oracle import Writer, check
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1800)
 def test_what_was_acknowledged_before_a_kill_is_there_once(database, kills):
     acknowledged = []
