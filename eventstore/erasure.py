@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exists, func, or_, select
 
-from eventstore import codec
+from eventstore import codec, payload
 from eventstore.append import pipeline_id as find_id
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
@@ -248,7 +248,7 @@ def _erase(
 
 def named_by(said: StoredEvent) -> list[int]:
     """Which bodies a BodyErased names."""
-    return codec.erased_versions(said.body)
+    return payload.erased_versions(said.body)
 
 
 def _check_reason(reason: str) -> None:

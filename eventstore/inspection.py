@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from eventstore import codec
+from eventstore import codec, payload
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.errors import Invalid, InvalidHistory
 from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor
@@ -229,9 +229,9 @@ class Inspection:
         salt, body = _read_bytes(line["salt"], _SHORT), line["body"].encode()
         if commitment(salt, body) != committed:
             raise InvalidHistory("the body was changed: it is not the one that was committed to")
-        codec.check_body(kind, stream.descriptor, body)
+        payload.check_body(kind, stream.descriptor, body)
         if kind == BodyErased.__name__:
-            for erased in codec.erased_versions(body):
+            for erased in payload.erased_versions(body):
                 history.missing.discard(erased)
         self._batch.bodies.append((version, salt, "plain", body))
         self._size += len(body)

@@ -14,9 +14,9 @@ from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
-from eventstore.codec import erased_versions
 from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import StoreUnavailable
+from eventstore.payload import erased_versions
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
 from eventstore.version_set import VersionSet

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from eventstore import codec
+from eventstore import payload
 from eventstore.dialects import dialect_of
 from eventstore.events import NAME_LIMIT
 from eventstore.rows import belongs_to
@@ -163,7 +163,7 @@ def replace_row(
 
 def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
     """Remove the rows that hold a body which a BodyErased names."""
-    erased = set(codec.erased_versions(erasure.body))
+    erased = set(payload.erased_versions(erasure.body))
     holding = (
         select(table.c.row_key, events.c.body_version)
         .join_from(table, events, events.c.version == table.c.version)

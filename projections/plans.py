@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from eventstore import codec
+from eventstore import codec, payload
 from eventstore.errors import HistoryConflict, Invalid, StreamNotFound
 from eventstore.events import Pipeline, StateCleared, StateSaved, StreamDescriptor
 from eventstore.identity import check_attribution
@@ -272,14 +272,14 @@ def _within_global(
     bodies = [before.whole, then[None].body] if None in then else [before.whole]
     if then and None not in then:
         bodies.append(None)
-    if any(body is None or codec.state_kind(body) != "GLOBAL" for body in bodies):
+    if any(body is None or payload.state_kind(body) != "GLOBAL" for body in bodies):
         raise Invalid(
             "single streams can be told apart where the state is a GLOBAL one, or of streams, "
             "now and then; leave the streams out to mean the whole pipeline"
         )
     assert before.whole is not None
-    now = codec.stream_states(before.whole)
-    old = codec.stream_states(then[None].body) if then else {}
+    now = payload.stream_states(before.whole)
+    old = payload.stream_states(then[None].body) if then else {}
     chosen = chosen_streams(streams, {*now, *old})
     wanted = {}
     for stream in {**now, **old}:  # in the order of now, then of old
@@ -288,7 +288,7 @@ def _within_global(
             wanted[stream] = entries[stream]
     if wanted == now:
         return []
-    body = codec.with_stream_states(before.whole, wanted.values())
+    body = payload.with_stream_states(before.whole, wanted.values())
     return [StateSaved(body, "edited", then[None].version if then else None)]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import orjson
 
-from eventstore import codec
+from eventstore import codec, payload
 from eventstore.errors import Invalid, InvalidEvent
 from eventstore.events import StateSaved
 from eventstore.json_reader import elements, spans
@@ -55,7 +55,7 @@ def read_state(text: bytes | str) -> list[bytes]:
     except orjson.JSONDecodeError as error:
         raise InvalidEvent(f"the state is not strict JSON: {error}") from error
     if not isinstance(parsed, dict | list):
-        raise InvalidEvent(f"a state is a list or an object, not {codec.shown(text)}")
+        raise InvalidEvent(f"a state is a list or an object, not {payload.shown(text)}")
     try:
         messages = list(_messages(text.decode().strip(), parsed))
     except RecursionError as error:
@@ -99,7 +99,7 @@ def _checked(messages: list[str], *, listed: bool) -> list[bytes]:
 
 def _api_members(view: StateView) -> Iterator[tuple[str, str]]:
     bodies = [_members(body.decode()) for body in view.bodies]
-    of_type = codec.state_kind(view.bodies[0]).lower() if bodies else "not_set"
+    of_type = payload.state_kind(view.bodies[0]).lower() if bodies else "not_set"
     yield "stateType", _string(of_type)
     yield "connectionId", _string(view.pipeline.connection)
     if of_type == "stream":
@@ -144,7 +144,7 @@ def _list_in(found: dict[str, str], key: str) -> Iterable[str]:
     """The elements of the list under a key, none where it is null or not there."""
     text = found.get(key, "null")
     if text != "null" and not text.startswith("["):
-        raise InvalidEvent(f"{key} is a list, not {codec.shown(text.encode())}")
+        raise InvalidEvent(f"{key} is a list, not {payload.shown(text.encode())}")
     return [] if text == "null" else elements(text)
 
 
@@ -173,7 +173,7 @@ def _to_protocol(entry: str) -> str:
 def _message(body: str) -> str:
     """One message as PyAirbyte has it: with a type, and nothing but the state."""
     found = _members(body)
-    of_type = codec.state_kind(body.encode())
+    of_type = payload.state_kind(body.encode())
     if of_type == "LEGACY":
         return _object([("type", '"LEGACY"'), ("data", found["data"])])
     if of_type == "STREAM":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, bindparam, select
 
-from eventstore import codec
+from eventstore import payload
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
@@ -158,7 +158,7 @@ def _row_key(pipeline: Pipeline, stream: StreamDescriptor | None) -> str:
 
 def _row(stored: StoredEvent, key: str) -> dict[str, Any]:
     pipeline, stream = stored.pipeline, stored.stream
-    name = stream.name if stream else _WHOLE_NAMES[codec.state_kind(stored.body)]
+    name = stream.name if stream else _WHOLE_NAMES[payload.state_kind(stored.body)]
     place = (
         {"table_name": pipeline.table_prefix + name}
         if pipeline.destination is None

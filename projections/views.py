@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from eventstore import codec
+from eventstore import codec, payload
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_microseconds
 from projections.providers import CatalogProvider, StateProvider
 
@@ -87,8 +87,8 @@ class StateView:
 
         A list of messages, `[]` when there are none; for a LEGACY state its bare blob.
         """
-        if self.whole is not None and codec.state_kind(self.whole) == "LEGACY":
-            return codec.legacy_blob(self.whole).decode()
+        if self.whole is not None and payload.state_kind(self.whole) == "LEGACY":
+            return payload.legacy_blob(self.whole).decode()
         return "[" + "\n, ".join(body.decode() for body in self.bodies) + "]"
 
     def only(self, stream_names: Iterable[str]) -> StateView:
@@ -211,5 +211,5 @@ def registered_by(stored: StoredEvent) -> dict[StreamDescriptor, dict[str, Any]]
             "registered_at": to_microseconds(stored.stored_at),
             **entry,
         }
-        for entry in codec.registered_streams(stored.body)
+        for entry in payload.registered_streams(stored.body)
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from eventstore import codec
+from eventstore import payload
 from eventstore.erasure import erasure_of
 from projections.json_text import Number, compact, parse
 
@@ -42,7 +42,7 @@ def summary(stored: StoredEvent) -> str:
             named = sum("registered_at" not in stream for stream in streams)
             said = f"{named} stream{'s' if named != 1 else ''} registered"
         case "BodyErased":
-            versions = [f"@{version}" for version in codec.erased_versions(stored.body)]
+            versions = [f"@{version}" for version in payload.erased_versions(stored.body)]
             said = f"erased the bodies of {', '.join(shortened(versions))}"
         case _:
             said = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventstore import codec
+from eventstore import payload
 from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StreamDescriptor
 from eventstore.store import EventStore
@@ -113,7 +113,7 @@ def _state_row(state: tuple[StreamDescriptor | None, bytes]) -> list[str]:
 
 def _state_as_json(state: tuple[StreamDescriptor | None, bytes]) -> dict[str, Any]:
     stream, body = state
-    return {**stream_as_json(stream), "type": codec.state_kind(body), "body": body.decode()}
+    return {**stream_as_json(stream), "type": payload.state_kind(body), "body": body.decode()}
 
 
 def catalog(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from eventstore import codec
+from eventstore import payload
 from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StoredEvent
 from eventstore.store import EventStore
@@ -189,10 +189,10 @@ def _read_state(text: bytes, form: str | None) -> list[bytes]:
     if form not in {None, _LEGACY}:
         raise Invalid(f"--form takes {_LEGACY}, not {form!r}; every other form is recognised")
     states = read_state(text)
-    is_legacy = [codec.state_kind(state) for state in states] == ["LEGACY"]
+    is_legacy = [payload.state_kind(state) for state in states] == ["LEGACY"]
     if form == _LEGACY and not is_legacy:
         raise Invalid("this is no LEGACY state: leave out --form")
-    if form is None and is_legacy and codec.legacy_blob(states[0]) == text.strip():
+    if form is None and is_legacy and payload.legacy_blob(states[0]) == text.strip():
         raise Invalid(
             "this JSON object is none of the forms of a state; if it is the bare blob of a LEGACY "
             f"state, add --form {_LEGACY}"
