@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
-from eventstore.reading import next_page
+from eventstore.reading import PAGE, next_page
 from eventstore.rows import pipeline_of
 from eventstore.statements import Statement
 from eventstore.tables import events, pipelines
@@ -63,7 +63,9 @@ def catch_up(store: EventStore, projection: OwnProjection, *, anew: bool = False
             apply_page = partial(
                 _apply_page, its_id=its_id, pipeline=pipeline, projection=projection
             )
-            while page := store.database.transact(apply_page):
+            page = PAGE
+            while page == PAGE:
+                page = store.database.transact(apply_page)
                 applied += page
     return applied
 
