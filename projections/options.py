@@ -50,6 +50,8 @@ At = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines with stable names.")]
+Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 _LISTED = 8

@@ -24,8 +24,10 @@ from projections.display import (
     stream_as_json,
 )
 from projections.options import (
+    Actor,
     Json,
     Names,
+    Yes,
     confirmed,
     instant,
     known_streams,
@@ -41,9 +43,7 @@ _ERASE = "Erase them for good?"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 Reason = Annotated[str | None, typer.Option(help="Why; it stands in the history for good.")]
-Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 class _Lost(NamedTuple):

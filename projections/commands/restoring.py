@@ -28,8 +28,10 @@ from projections.display import (
 )
 from projections.exchange import read_state
 from projections.options import (
+    Actor,
     Json,
     Names,
+    Yes,
     confirmed,
     moment_of,
     named_streams,
@@ -43,12 +45,10 @@ from projections.rewind import check_expected
 from projections.table import Table, print_found
 
 Reason = Annotated[str, typer.Option(help="Why; whoever reads the history later will ask.")]
-Actor = Annotated[str | None, typer.Option(help="Who; by default the OS user.")]
 Expect = Annotated[
     str | None, typer.Option(metavar="@N", help="Refuse if the history has moved on from there.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Streams = Annotated[
     list[str] | None,
     typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated."),
