@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def eventstore(
     """Call the command's entry point here: for what it says, not for what a process does."""
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
+    for package in ("eventstore", "projections"):  # else each call adds a handler, to the end
+        monkeypatch.setattr(logging.getLogger(package), "handlers", [])
 
     def call(*args: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["eventstore", *map(str, args)])
