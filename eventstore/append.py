@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
-from eventstore.chain import GENESIS, commitment, event_hash
+from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
 from eventstore.dialects import dialect_of
-from eventstore.events import StreamDescriptor
-from eventstore.rows import KEEPS_ITS_BODY, hashed_columns, pipeline_row, stored_event
-from eventstore.statements import Statement
+from eventstore.events import StoredEvent, StreamDescriptor, to_datetime
+from eventstore.rows import KEEPS_ITS_BODY, pipeline_row
+from eventstore.statements import Batches, Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection, Insert, Select, Table
+    from sqlalchemy import Connection, Insert, Select
 
     from eventstore.codec import Draft
     from eventstore.dialects import Dialect
-    from eventstore.events import Pipeline, StoredEvent
+    from eventstore.events import Pipeline
 
 
 class Head(NamedTuple):
@@ -45,13 +45,18 @@ class _KnownBody(NamedTuple):
     commitment: bytes
 
 
+class _KnownStream(NamedTuple):
+    number: int
+    encoded: bytes
+
+
 @dataclass
 class Memory:
     """What this process knows of a pipeline; only a hint, since other processes append too."""
 
     id: int
     head: Head = BEFORE_THE_FIRST
-    numbers: dict[StreamDescriptor | None, int] = field(default_factory=dict)
+    streams: dict[StreamDescriptor | None, _KnownStream] = field(default_factory=dict)
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
 
 
@@ -88,18 +93,18 @@ _read_head = Statement(_head)
 _find_id = Statement(
     lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
 )
-_insert_events = Statement(lambda _: events.insert())
-_insert_bodies = Statement(lambda _: bodies.insert())
+_insert_events = Batches(events)
+_insert_bodies = Batches(bodies)
 
-
-def _names(table: Table) -> list[str]:
-    return [column.name for column in table.columns]
+_EVENT = [column.name for column in events.columns]
+_ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
 
 
 def _event_with_body(_: Dialect) -> Insert:
     """One event and its body, in one round trip."""
-    body = bodies.insert().values({name: bindparam(f"new_{name}") for name in _names(bodies)})
-    event = events.insert().values({name: bindparam(name) for name in _names(events)})
+    names = zip(bodies.columns.keys(), _ITS_BODY, strict=True)
+    body = bodies.insert().values({column: bindparam(name) for column, name in names})
+    event = events.insert().values({name: bindparam(name) for name in _EVENT})
     return event.add_cte(body.returning(bodies.c.version).cte("body"))
 
 
@@ -135,7 +140,7 @@ def find_head(
         return find_head(db, pipeline, None, clock, read=True)
     head = Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
     if head != memory.head:
-        memory = Memory(memory.id, head, _stream_numbers(db, memory.id))
+        memory = Memory(memory.id, head, _known_streams(db, memory.id))
     return memory, int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
 
 
@@ -150,14 +155,13 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     rows, new_bodies, stored = _place(append, memory, now)
     dialect = dialect_of(db)
     for body in new_bodies:
-        dialect.check_size(db, len(body["data"]))
+        dialect.check_size(db, len(body[-1]))
     if len(rows) == len(new_bodies) == 1 and dialect.INSERTS_TOGETHER:
-        its_body = {f"new_{name}": value for name, value in new_bodies[0].items()}
-        _insert_event_with_body.on_driver(db, {**rows[0], **its_body})
+        both = zip((*_EVENT, *_ITS_BODY), (*rows[0], *new_bodies[0]), strict=True)
+        _insert_event_with_body.on_driver(db, dict(both))
     else:
-        _insert_events.run_each(db, rows)
-        if new_bodies:
-            _insert_bodies.run_each(db, new_bodies)
+        _insert_events.run(db, rows)
+        _insert_bodies.run(db, new_bodies)
     if is_new:
         db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
     if new_streams:
@@ -203,15 +207,17 @@ def _time(db: Connection, dialect: Dialect, clock: Callable[[], int]) -> int:
     return clock() if dialect.NOW is None else int(db.scalar(select(dialect.NOW)) or 0)
 
 
-def _stream_numbers(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, int]:
+def _known_streams(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | None, _KnownStream]:
     rows = db.execute(
-        select(streams.c.number, streams.c.name, streams.c.namespace).where(
+        select(streams.c.number, streams.c.namespace, streams.c.name).where(
             streams.c.pipeline_id == pipeline_id
         )
     )
     return {
-        None if name is None else StreamDescriptor(name, namespace): number
-        for number, name, namespace in rows
+        None if name is None else StreamDescriptor(name, namespace): _KnownStream(
+            number, encoded_names((namespace, name))
+        )
+        for number, namespace, name in rows
     }
 
 
@@ -219,56 +225,61 @@ def _number_streams(memory: Memory, drafts: Iterable[Draft]) -> list[dict[str, A
     """Give new streams the next numbers; returns their rows. Number 0 is the whole pipeline."""
     new: list[dict[str, Any]] = []
     for stream in [None, *(draft.stream for draft in drafts)]:
-        if stream not in memory.numbers:
-            number = len(memory.numbers) if stream else WHOLE_PIPELINE
-            memory.numbers[stream] = number
-            new.append(
-                {
-                    "pipeline_id": memory.id,
-                    "number": number,
-                    "namespace": stream and stream.namespace,
-                    "name": stream and stream.name,
-                }
-            )
+        if stream not in memory.streams:
+            number = len(memory.streams) if stream else WHOLE_PIPELINE
+            names = (stream.namespace, stream.name) if stream else (None, None)
+            memory.streams[stream] = _KnownStream(number, encoded_names(names))
+            row = zip(streams.columns.keys(), (memory.id, number, *names), strict=True)
+            new.append(dict(row))
     return new
 
 
 def _place(
     append: Append, memory: Memory, now: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[StoredEvent]]:
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[StoredEvent]]:
     """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
-    rows: list[dict[str, Any]] = []
-    new_bodies: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
+    new_bodies: list[tuple[Any, ...]] = []
     stored: list[StoredEvent] = []
+    pipeline = append.pipeline
+    names = encoded_names(
+        (pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection)
+    )
+    by = append.actor, append.reason, append.run
     for draft in append.drafts:
-        head = memory.head
+        head, stream = memory.head, memory.streams[draft.stream]
         version, stored_at = head.version + 1, max(now, head.stored_at + 1)
         body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
-        row: dict[str, Any] = {
-            "pipeline_id": memory.id,
-            "version": version,
-            "stored_at": stored_at,
-            "append_id": append.id.bytes,
-            "kind": draft.kind,
-            "format": FORMAT,
-            "stream_number": memory.numbers[draft.stream],
-            "origin": draft.origin,
-            "of_version": draft.of,
-            "actor": append.actor,
-            "reason": append.reason,
-            "run": append.run,
-            "body_version": body and body.version,
-            "commitment": body and body.commitment,
-        }
-        row["hash"] = event_hash(head.hash, hashed_columns(row, append.pipeline, draft.stream))
-        rows.append(row)
-        stored.append(stored_event(row, append.pipeline, draft.stream, draft.body))
-        memory.head = Head(version, row["hash"], stored_at)
+        place = version, stored_at, append.id.bytes, draft.kind, FORMAT
+        kept = (body.version, body.commitment) if body else (None, None)
+        said = draft.origin, draft.of, *by, *kept
+        its_hash = row_hash(head.hash, names, *place, stream.encoded, *said)
+        rows.append((memory.id, *place, stream.number, *said, its_hash))
+        stored.append(
+            StoredEvent(
+                pipeline=pipeline,
+                version=version,
+                id=append.id,
+                stored_at=to_datetime(stored_at),
+                kind=draft.kind,
+                format=FORMAT,
+                stream=draft.stream,
+                origin=draft.origin,  # type: ignore[arg-type]
+                of=draft.of,
+                body=draft.body,
+                actor=append.actor,
+                reason=append.reason,
+                run=append.run,
+                hash=its_hash,
+                body_version=kept[0],
+            )
+        )
+        memory.head = Head(version, its_hash, stored_at)
     return rows, new_bodies, stored
 
 
 def _find_or_add_body(
-    memory: Memory, draft: Draft, version: int, new_bodies: list[dict[str, Any]]
+    memory: Memory, draft: Draft, version: int, new_bodies: list[tuple[Any, ...]]
 ) -> _KnownBody:
     slot = _slot(draft)
     digest = sha256(draft.body).digest()
@@ -277,13 +288,5 @@ def _find_or_add_body(
         salt = secrets.token_bytes(16)
         known = _KnownBody(digest, version, commitment(salt, draft.body))
         memory.bodies[slot] = known
-        new_bodies.append(
-            {
-                "pipeline_id": memory.id,
-                "version": version,
-                "salt": salt,
-                "codec": "plain",
-                "data": draft.body,
-            }
-        )
+        new_bodies.append((memory.id, version, salt, "plain", draft.body))
     return known

@@ -27,13 +27,6 @@ def commitment(salt: bytes, body: bytes) -> bytes:
     return sha256(salt + body).digest()
 
 
-def event_hash(previous: bytes, fields: Iterable[Any]) -> bytes:
-    """Chain an event to its predecessor: all its columns, as `rows.hashed_columns` orders them."""
-    columns = list(fields)
-    pipeline, stream = encoded_names(columns[:4]), encoded_names(columns[9:11])
-    return row_hash(previous, pipeline, *columns[4:9], stream, *columns[11:])  # type: ignore[call-arg]
-
-
 def row_hash(  # noqa: PLR0917 - twice as fast as by their names
     previous: bytes,
     pipeline: bytes,
@@ -51,9 +44,9 @@ def row_hash(  # noqa: PLR0917 - twice as fast as by their names
     body_version: int | None,
     committed: bytes | None,
 ) -> bytes:
-    """`event_hash` for whoever has many events, and encodes the names only once.
+    """Chain an event to its predecessor: every column a user can see, names and never their ids.
 
-    Each field is typed and length-prefixed.
+    Each field is typed and length-prefixed; names are encoded already, once for many events.
     """
     texts = _texts
     return sha256(

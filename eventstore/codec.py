@@ -220,9 +220,15 @@ def _state_bytes(message: object) -> bytes:
     return _json_bytes(_without_envelope_nulls(plain), "the state")
 
 
+_SIGNS_OF_MORE = ('"state"', '"STATE"', '"global_"', "\\")
+"""Where none of these is in the text of a state, not even escaped, there is nothing to cut."""
+
+
 def _cut_state(raw: bytes) -> bytes:
     """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
     text = raw.decode()
+    if not any(sign in text for sign in _SIGNS_OF_MORE):
+        return text.strip().encode()
     try:
         places = spans(text)
         if text[slice(*places.get("type", (0, 0)))] == '"STATE"' and "state" not in places:

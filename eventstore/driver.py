@@ -24,7 +24,8 @@ class Answer(Protocol):
 def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     """Run a driver's SQL, with values as the driver wants them; raises DBAPIError.
 
-    Whoever listens to the engine's statements, or has them logged, still hears of each.
+    It is run for each of a list of them. Whoever listens to the engine's statements, or has them
+    logged, still hears of it.
     """
     engine, errors = db.engine, db.dialect.loaded_dbapi.Error
     if engine.dispatch.before_cursor_execute or engine.echo:
@@ -32,7 +33,10 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     connection = db.connection
     cursor = connection.cursor()
     try:
-        cursor.execute(sql, values)
+        if isinstance(values, list):
+            cursor.executemany(sql, values)
+        else:
+            cursor.execute(sql, values)
     except errors as error:
         lost = db.dialect.is_disconnect(error, connection, cursor)
         if lost:

@@ -111,14 +111,3 @@ def stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
         stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
         body = None if row.data is None else bytes(row.data)
         yield stored_event(row._mapping, seen[row.id], stream, body)
-
-
-def hashed_columns(
-    row: Mapping[str, Any], pipeline: Pipeline, stream: StreamDescriptor | None
-) -> Iterator[str | int | bytes | None]:
-    """Every column a user can see, by names and never by database ids; the order is the format."""
-    yield from (pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection)
-    yield from (row["version"], row["stored_at"], row["append_id"], row["kind"], row["format"])
-    yield from (stream.namespace, stream.name) if stream else (None, None)
-    yield from (row["origin"], row["of_version"], row["actor"], row["reason"], row["run"])
-    yield from (row["body_version"], row["commitment"])

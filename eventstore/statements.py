@@ -38,13 +38,6 @@ class Statement:
         compiled = self.compiled(db)
         return db.exec_driver_sql(compiled.sql, compiled.arrange(parameters))
 
-    def run_each(self, db: Connection, rows: list[dict[str, Any]]) -> None:
-        """Run it for each row, in batches."""
-        if len(rows) == 1:
-            self.on_driver(db, rows[0])
-        else:
-            db.execute(self._core(dialect_of(db)), rows)
-
     def on_driver(self, db: Connection, parameters: dict[str, Any]) -> Answer:
         """Run it once, as the driver does: a row has values, and no names."""
         compiled = self.compiled(db)
@@ -61,41 +54,59 @@ class Statement:
         return compiled
 
 
-BATCH = 1000
+_SIZES = (1000, 100, 10)
 """Rows in a statement: SQLite opens a journal for each, beside a table with triggers."""
+
+_WEIGHT = 256 * 1024
+"""Bytes of bodies in a statement of several rows, at most: what any server takes in a packet."""
 
 
 class Batches:
-    """An INSERT of many rows, so many in a statement; a row is a tuple in the table's order.
+    """An INSERT of many rows, as many in a statement as can be; a row has the table's columns.
 
-    Of integers, text and bytes, which every driver takes as they are.
+    Of integers, text and bytes, which every driver takes as they are; the last may be long.
     """
 
     def __init__(self, table: Table) -> None:
         """Remember the table."""
-        self._names = [column.name for column in table.columns]
-        self._places = [f"{name}_{number}" for number in range(BATCH) for name in self._names]
-        self._one = Statement(lambda _: table.insert())
-        self._many = Statement(
+        self._many = {size: _Insert(table, size) for size in _SIZES}
+        self._one = _Insert(table, 1)
+
+    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows."""
+        start = 0
+        for size in _SIZES:
+            while len(rows) - start >= size:
+                some = rows[start : start + size]
+                if sum(len(row[-1]) for row in some) > _WEIGHT:
+                    break
+                self._many[size].run(db, [tuple(chain.from_iterable(some))])
+                start += size
+        if rest := rows[start:]:
+            self._one.run(db, rest)
+
+
+class _Insert:
+    """An INSERT of so many rows."""
+
+    def __init__(self, table: Table, size: int) -> None:
+        columns = [column.name for column in table.columns]
+        self._names = [f"{name}_{number}" for number in range(size) for name in columns]
+        self._statement = Statement(
             lambda _: table.insert().values(
-                [{name: bindparam(f"{name}_{n}") for name in self._names} for n in range(BATCH)]
+                [{name: bindparam(f"{name}_{n}") for name in columns} for n in range(size)]
             )
         )
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert the rows."""
-        whole = len(rows) - len(rows) % BATCH
-        compiled = self._many.compiled(db) if whole else None
-        for start in range(0, whole, BATCH):
-            assert compiled is not None
-            values = tuple(chain.from_iterable(rows[start : start + BATCH]))
-            if compiled.in_order:
-                assert compiled.names == self._places
-                db.exec_driver_sql(compiled.sql, values)
-            else:
-                db.exec_driver_sql(compiled.sql, dict(zip(self._places, values, strict=True)))
-        if rest := rows[whole:]:
-            self._one.run_each(db, [dict(zip(self._names, row, strict=True)) for row in rest])
+        """Run it once for each."""
+        compiled = self._statement.compiled(db)
+        values: Sequence[Any] = rows
+        if compiled.in_order:
+            assert compiled.names == self._names
+        else:
+            values = [dict(zip(self._names, row, strict=True)) for row in rows]
+        execute(db, compiled.sql, values[0] if len(values) == 1 else values)
 
 
 class _Compiled(NamedTuple):

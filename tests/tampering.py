@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, text
 
-from eventstore.chain import GENESIS, event_hash
+from eventstore.chain import GENESIS, encoded_names, row_hash
 from eventstore.events import Pipeline, StreamDescriptor
-from eventstore.rows import hashed_columns
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -49,6 +48,12 @@ def tampering(engine: Engine) -> Iterator[Connection]:
         yield db
 
 
+def event_hash(previous: bytes, columns: Sequence[Any]) -> bytes:
+    """The hash of an event by its columns, in the order in which they are exported."""
+    pipeline, stream = encoded_names(columns[:4]), encoded_names(columns[9:11])
+    return row_hash(previous, pipeline, *columns[4:9], stream, *columns[11:])
+
+
 def rehash(db: Connection, pipeline: Pipeline) -> None:
     """Compute the chain of a history anew, as a forger who knows how would."""
     its_id = db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
@@ -67,9 +72,15 @@ def rehash(db: Connection, pipeline: Pipeline) -> None:
         values["append_id"] = bytes(values["append_id"])
         if values["body_version"] in kept:
             values["commitment"] = kept[values["body_version"]]
-        previous = event_hash(
-            previous, hashed_columns(values, pipeline, names[values["stream_number"]])
-        )
+        stream = names[values["stream_number"]]
+        columns = [
+            *(pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection),
+            *(values[name] for name in ("version", "stored_at", "append_id", "kind", "format")),
+            *((stream.namespace, stream.name) if stream else (None, None)),
+            *(values[name] for name in ("origin", "of_version", "actor", "reason", "run")),
+            *(values[name] for name in ("body_version", "commitment")),
+        ]
+        previous = event_hash(previous, columns)
         here = (mine, events.c.version == values["version"])
         changed = {"hash": previous, "commitment": values["commitment"]}
         db.execute(events.update().where(*here).values(changed))

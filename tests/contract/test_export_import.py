@@ -22,7 +22,7 @@ from eventstore import (
     StoreUnavailable,
     StreamDescriptor,
 )
-from eventstore.chain import GENESIS, commitment, event_hash
+from eventstore.chain import GENESIS, commitment
 from eventstore.erasure import erase
 from eventstore.integrity import verify
 from projections import (
@@ -48,6 +48,7 @@ from tests.messages import (
     saved,
     stream_state,
 )
+from tests.tampering import event_hash
 
 TABLES = [
     model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)

@@ -19,12 +19,12 @@ def test_writing_a_state_through_the_backend_takes_at_most_five_statements(engin
     assert len(statements) <= 5, statements
 
 
-def test_appending_a_batch_takes_one_statement_per_table_of_the_log(engine):
+def test_appending_a_hundred_events_takes_one_statement_per_table_of_the_log(engine):
     store = connect(engine)
     pipeline = Pipeline("source-shop")
-    store.append(pipeline, *(saved(f"stream {number}", {"cursor": 0}) for number in range(20)))
+    store.append(pipeline, *(saved(f"stream {number}", {"cursor": 0}) for number in range(100)))
     with counted(engine) as statements:
-        store.append(pipeline, *(saved(f"stream {number}", {"cursor": 1}) for number in range(20)))
+        store.append(pipeline, *(saved(f"stream {number}", {"cursor": 1}) for number in range(100)))
     of_the_log = [statement for statement in statements if "_eventstore_" in statement]
     assert len(of_the_log) <= 3, of_the_log
 
