@@ -108,10 +108,11 @@ def verdict(error: DBAPIError) -> Verdict:
     message = str(error.orig)
     if "Could not set lock" in message:  # "Conflicting lock is held": by another process, for long
         return "refused"
-    lost_races = ("Conflict on", "onflict on", "Failed to commit: PRIMARY KEY")
-    if isinstance(error, IntegrityError) or any(words in message for words in lost_races):
-        return "conflict"
-    return "refused"
+    if isinstance(error, IntegrityError):
+        lost_races = ("Duplicate key", "PRIMARY KEY or UNIQUE")  # not a CHECK or a NOT NULL
+    else:
+        lost_races = ("onflict on", "Failed to commit: PRIMARY KEY")
+    return "conflict" if any(words in message for words in lost_races) else "refused"
 
 
 def check_size(db: Connection, size: int) -> None:

@@ -111,11 +111,14 @@ def changed_rows(update: Answer) -> int:
 
 
 def verdict(error: DBAPIError) -> Verdict:
-    """Tell a lost race from a refusal."""
+    """Tell a lost race from a refusal, such as that of a trigger or of a CHECK."""
     message = str(error.orig)
-    if isinstance(error, IntegrityError) or "locked" in message or "busy" in message:
-        return "conflict"
-    return "refused"
+    if isinstance(error, IntegrityError):
+        of_keys = ("UNIQUE constraint failed", "the log is append-only: events are never replaced")
+        is_lost_race = message.startswith(of_keys)
+    else:
+        is_lost_race = "locked" in message or "busy" in message
+    return "conflict" if is_lost_race else "refused"
 
 
 def check_size(db: Connection, size: int) -> None:

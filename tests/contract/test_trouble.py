@@ -4,15 +4,26 @@ import logging
 import multiprocessing
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    make_url,
+    text,
+)
 
 import eventstore.database
 from eventstore import Pipeline, StoreUnavailable
-from projections import connect, latest_state, register_catalog
+from projections import catch_up, connect, latest_state, register_catalog
+from tests.interruptions import everywhere
 from tests.messages import catalog, configured_stream, saved, stream_state
 
 SHOP = Pipeline("source-shop")
@@ -122,6 +133,80 @@ def test_a_database_that_another_program_has_locked(database, monkeypatch):
     state_is(database, 3)
 
 
+REFUSAL = "events of orders are locked until the audit is over"
+
+TRIGGERS = {
+    "sqlite": (
+        "CREATE TRIGGER theirs BEFORE INSERT ON _eventstore_events "
+        f"BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{REFUSAL}'; END $$",
+        "CREATE TRIGGER theirs BEFORE INSERT ON _eventstore_events "
+        "FOR EACH ROW EXECUTE FUNCTION theirs()",
+    ),
+    "mariadb": (
+        "CREATE TRIGGER theirs BEFORE INSERT ON _eventstore_events FOR EACH ROW "
+        f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{REFUSAL}'",
+    ),
+}
+
+
+@pytest.mark.needs("REFUSES_CHANGES")  # by triggers
+def test_what_a_trigger_of_the_users_refuses_is_refused_at_once(store, engine, caplog):
+    append(store, 1)
+    with engine.begin() as db:
+        for statement in TRIGGERS[engine.name]:
+            db.exec_driver_sql(statement)
+    with pytest.raises(StoreUnavailable, match=REFUSAL):
+        append(store, 2)
+    assert not caplog.records
+    with engine.begin() as db:
+        db.exec_driver_sql("DROP TRIGGER theirs" + " ON _eventstore_events" * on_table(engine))
+    append(store, 3)
+    assert store.heads() == {SHOP: 2}
+
+
+def on_table(engine):
+    """Whether a trigger's name is one of its table."""
+    return engine.name == "postgresql"
+
+
+class Strict:
+    """A projection whose table takes nothing."""
+
+    name = "strict"
+    table = Table(
+        "strict",
+        MetaData(),
+        Column("version", Integer, CheckConstraint("version < 0", name="none_at_all")),
+        Column("kind", String(32), nullable=False),
+    )
+    TABLES = (table,)
+
+    def __init__(self, row):
+        self.row = row
+
+    def apply(self, db, _stored):
+        db.execute(self.table.insert(), self.row)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"version": 1, "kind": ""}, "(?i)check|none_at_all"),
+        ({"version": -1, "kind": None}, "(?i)null"),
+    ],
+    ids=["check", "null"],
+)
+def test_what_a_table_of_the_users_refuses_is_refused_at_once(store, caplog, row, says):
+    append(store, 1)
+    with pytest.raises(StoreUnavailable, match=says):
+        catch_up(store, Strict(row))
+    assert not caplog.records
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 3 MiB; skips where it may not be mounted."""
@@ -177,18 +262,16 @@ def test_each_append_is_one_line_for_those_who_debug(store, caplog):
 
 
 def test_a_race_that_was_lost_is_a_warning(database, caplog):
-    with connect(database) as store:
-        append(store, 0)
-    engine = impatient(database)
-    stores = [connect(engine), connect(engine)]
-
-    def race(store):
-        for cursor in range(30):
-            append(store, cursor)
-
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(race, stores))
-    assert stores[0].heads() == {SHOP: 61}
+    url = make_url(database)
+    # Whoever finds a file of SQLite locked waits in there, and loses nothing.
+    at_once = {"sqlite": {"timeout": 0}}.get(url.get_backend_name(), {})
+    engine = create_engine(url, connect_args=at_once)
+    with connect(database) as one, connect(engine) as other:
+        append(one, 0)
+        for interruption in everywhere():
+            with interruption.of(one.database.engine, partial(append, other, 1)):
+                append(one, 2)
+        assert one.heads() == {SHOP: 1 + 2 * (interruption.at + 1)}
     engine.dispose()
     warnings = {found.getMessage() for found in caplog.records if found.levelname == "WARNING"}
     assert warnings
