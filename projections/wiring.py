@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, UnsupportedDatabase
 from eventstore.events import BODY_LIMIT
+from eventstore.forks import close_before_forks
 from eventstore.schema import Schema
 from eventstore.store import EventStore
 from projections.adoption import create_or_take_over, take_in, written_by_others
@@ -90,7 +91,7 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
             f"there is no database at {url.database!r}; record a state into it first"
         )
     try:
-        return dialect.open_engine(url, create=create)
+        engine = dialect.open_engine(url, create=create)
     except (ArgumentError, TypeError, ValueError) as error:
         raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     except (ImportError, NoSuchModuleError) as error:
@@ -99,6 +100,8 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
         raise UnsupportedDatabase(
             f"no driver for {name}: pip install 'airbyte-eventstore[{extra}]' ({error})"
         ) from error
+    close_before_forks(engine)
+    return engine
 
 
 def _url(database: str | Path) -> URL:
