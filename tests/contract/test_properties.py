@@ -30,15 +30,14 @@ TABLES = [
 @given(history=histories)
 def test_the_latest_tables_equal_replay_and_model(shared_store, history):
     for pipeline, model in play(shared_store, history).items():
-        bodies, defined = model.past[-1]
         state, registered = (
             latest_state(shared_store, pipeline),
             latest_catalog(shared_store, pipeline),
         )
         assert state == replay(shared_store, pipeline, StateView(pipeline))
-        assert (state.version, state.bodies) == (len(model.past) - 1, bodies)
+        assert (state.version, state.bodies) == (model.head, list(model.state().values()))
         assert registered == replay(shared_store, pipeline, CatalogView(pipeline))
-        assert (registered.version, _defined(registered)) == (len(model.past) - 1, defined)
+        assert (registered.version, _defined(registered)) == (model.head, model.catalog())
 
 
 @settings(max_examples=10)
@@ -46,10 +45,11 @@ def test_the_latest_tables_equal_replay_and_model(shared_store, history):
 def test_the_past_equals_the_model_at_every_version(shared_store, history):
     for pipeline, model in play(shared_store, history).items():
         times = [None, *(stored.stored_at for stored in shared_store.history(pipeline))]
-        for version, (bodies, defined) in enumerate(model.past):
+        for version in range(model.head + 1):
             state = state_as_of(shared_store, pipeline, version)
             registered = catalog_as_of(shared_store, pipeline, version)
-            assert (state.bodies, _defined(registered)) == (bodies, defined)
+            assert state.bodies == list(model.state(version).values())
+            assert _defined(registered) == model.catalog(version)
             for view in (state, registered):
                 assert (view.version, view.stored_at, view.final) == (version, times[version], True)
 
@@ -58,17 +58,16 @@ def test_the_past_equals_the_model_at_every_version(shared_store, history):
 @given(history=histories)
 def test_the_past_equals_the_model_at_every_moment(shared_store, history):
     for pipeline, model in play(shared_store, history).items():
-        head = len(model.past) - 1
         for stored in shared_store.history(pipeline):
             state = state_as_of(shared_store, pipeline, stored.stored_at)
             assert (state.version, state.final) == (stored.version, True)
-            assert state.bodies == model.past[stored.version][0]
+            assert state.bodies == list(model.state(stored.version).values())
             registered = catalog_as_of(shared_store, pipeline, stored.stored_at - INSTANT)
             assert (registered.version, registered.final) == (stored.version - 1, True)
-            assert _defined(registered) == model.past[stored.version - 1][1]
-            if stored.version == head:
+            assert _defined(registered) == model.catalog(stored.version - 1)
+            if stored.version == model.head:
                 later = state_as_of(shared_store, pipeline, stored.stored_at + INSTANT)
-                assert (later.version, later.final) == (head, False)
+                assert (later.version, later.final) == (model.head, False)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -119,7 +119,8 @@ def test_every_column_of_an_event_is_proven(log, engine, column):
         ("INSERT INTO _eventstore_events SELECT * FROM _eventstore_events WHERE version = 5", 5),
         ("UPDATE _eventstore_events SET version = 900000000000 WHERE version = 11", 11),
         ("UPDATE _eventstore_events SET version = 0 WHERE version = 1", 0),
-        ("UPDATE _eventstore_bodies SET data = (SELECT max(data) FROM _eventstore_bodies)", 2),
+        ("UPDATE _eventstore_bodies SET data = "
+         "(SELECT data FROM _eventstore_bodies ORDER BY data DESC LIMIT 1)", 2),
         ("DELETE FROM _eventstore_bodies WHERE version = 2", 2),
         ("DELETE FROM _eventstore_bodies WHERE version = 10", 7),
         ("UPDATE _eventstore_bodies SET codec = 'zstd' WHERE version = 6", 6),
