@@ -158,21 +158,27 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
 def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
     dialect = dialect_of(engine)
     deadline = time.monotonic() + PATIENCE_S
+    lost: DBAPIError | None = None
     for attempt in count():
         try:
             with engine.connect() as db:
                 return work(db)
         except DBAPIError as error:
-            if dialect.verdict(error) == "refused" or time.monotonic() > deadline:
-                raise _unavailable(engine, error) from error
+            verdict = dialect.verdict(error)
+            if verdict == "refused" or time.monotonic() > deadline:
+                raise _unavailable(engine, error, lost) from error
+            if verdict == "lost" and lost is None:
+                lost = error
             _log.warning("trying again after a lost race or connection: %s", _words(error))
         time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))  # noqa: S311
     raise AssertionError("count() does not end")
 
 
-def _unavailable(engine: Engine, error: DBAPIError) -> StoreUnavailable:
+def _unavailable(engine: Engine, error: DBAPIError, lost: DBAPIError | None) -> StoreUnavailable:
+    """What the server said when it went is the cause; that it is not there any more follows."""
     where = engine.url.render_as_string(hide_password=True)
-    return StoreUnavailable(f"{where}: {_words(error)}")
+    cause = f", after the connection was lost: {_words(lost)}" if lost else ""
+    return StoreUnavailable(f"{where}: {_words(error)}{cause}")
 
 
 def _words(error: DBAPIError) -> str:

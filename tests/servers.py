@@ -38,14 +38,15 @@ class Server:
     STOP = signal.SIGTERM
     """What it ends at without waiting for its clients."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, disk: Path | None = None) -> None:
         """Make a folder of its own, and what the server keeps in it; raises NoBinaries.
 
-        What one commits that is not `durable` outlives neither a power cut nor a kill.
+        What one commits that is not `durable` outlives neither a power cut nor a kill. `disk` is
+        where the folder is made, if not where all temporary ones are.
         """
         self.durable = durable
         self.find_binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventstore-server-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="eventstore-server-", dir=disk))
         self.as_user = _unprivileged()
         if self.as_user:
             os.chown(self.folder, self.as_user["user"], self.as_user["group"])

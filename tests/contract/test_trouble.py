@@ -3,9 +3,14 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import subprocess
-from contextlib import contextmanager, suppress
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from sqlalchemy import (
@@ -22,9 +27,12 @@ from sqlalchemy import (
 
 import eventstore.database
 from eventstore import Pipeline, StoreUnavailable
+from eventstore.integrity import verify
 from projections import catch_up, connect, latest_state, register_catalog
 from tests.interruptions import everywhere
+from tests.mariadb_server import MariaDB
 from tests.messages import catalog, configured_stream, saved, stream_state
+from tests.postgresql_server import Postgres
 
 SHOP = Pipeline("source-shop")
 
@@ -208,41 +216,96 @@ def test_what_a_table_of_the_users_refuses_is_refused_at_once(store, caplog, row
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 3 MiB; skips where it may not be mounted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
-    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+def disk():
+    """What mounts a disk of so many MiB; skips where it may not."""
+    with tempfile.TemporaryDirectory() as parent, ExitStack() as mounted:
+        Path(parent).chmod(0o755)  # servers run as another user
+
+        def mount(size):
+            folder = Path(parent, "disk")
+            folder.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={size}m,mode=777", "tmpfs", folder]
+            if os.getuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+                pytest.skip("only root may mount a disk")
+            mounted.callback(subprocess.run, ["umount", folder], check=True)
+            return folder
+
+        yield mount
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
-def test_a_disk_that_is_full(kind, small_disk):
-    database = f"{kind}:///{small_disk / 'state.db'}"
+@pytest.fixture(params=["sqlite", "duckdb", "postgresql", "mariadb"])
+def on_a_small_disk(request, disk):
+    """The URL of a database, and the disk that it is on."""
+    servers = {"postgresql": (96, Postgres), "mariadb": (128, MariaDB)}
+    if request.param not in servers:
+        folder = disk(3)
+        yield f"{request.param}:///{folder / 'state.db'}", folder
+        return
+    request.getfixturevalue(request.param)  # skips where there is none
+    size, kind = servers[request.param]
+    folder = disk(size)
+    with kind(disk=folder) as server, server.empty_database() as url:
+        yield url, folder
+
+
+def fill(folder):
+    """Leave no room at all; returns what to remove."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def append_for_ever(store, acknowledged):
+    for cursor in count(1):
+        incompressible = token_hex(50_000)
+        acknowledged += store.append(SHOP, saved("users", {"cursor": cursor, "x": incompressible}))
+
+
+def append_until_it_fails(store, says):
+    """Append states until there is no room for one; returns how many there was room for."""
+    acknowledged = []
+    with pytest.raises(StoreUnavailable, match=says) as failed:
+        append_for_ever(store, acknowledged)
+    assert "\n" not in str(failed.value)
+    return len(acknowledged)
+
+
+def test_a_disk_that_is_full(on_a_small_disk):
+    database, folder = on_a_small_disk
     with connect(database) as store:
-        append(store, 0)
-        ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        failed = None
-        for cursor in range(1, 200):
-            try:
-                store.append(SHOP, saved("users", {"cursor": cursor, "x": "y" * 10_000}))
-            except StoreUnavailable as error:
-                failed = error
-                break
-        assert failed is not None, "the disk was to be full"
-        assert "full" in str(failed).lower() or "space" in str(failed).lower()
-        head = store.heads()[SHOP]
-        assert head == cursor
+        assert store.heads() == {}
+        ballast = fill(folder)
+        head = append_until_it_fails(store, "(?i)full|no space")
+        assert store.heads() == ({SHOP: head} if head else {})
         ballast.unlink()
         append(store, 1000)
         assert store.heads() == {SHOP: head + 1}
+        assert verify(store).is_whole
     state_is(database, 1000)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_where_postgresql_writes_ahead(postgresql, disk):
+    """It cannot go on then: it ends, and is back when there is room."""
+    server, folder = type(postgresql)(durable=True), disk(48)
+    wal = server.folder / "data" / "pg_wal"
+    server.run("cp", "-r", wal, folder)
+    shutil.rmtree(wal)
+    wal.symlink_to(folder / "pg_wal")
+    with server, server.empty_database() as database, connect(database) as store:
+        assert store.heads() == {}
+        ballast = fill(folder)
+        # Who did not write ahead in vain hears only that the server has ended.
+        head = append_until_it_fails(store, "(?i)no space|after the connection was lost")
+        ballast.unlink()
+        stored = []
+        while not stored:
+            with suppress(StoreUnavailable):
+                stored = append(store, 1000)
+        assert [event.version for event in stored] == [head + 1]
+        assert verify(store).is_whole
 
 
 # What is told through `logging`
