@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from itertools import count
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,14 +13,9 @@ from hypothesis import strategies as st
 from eventstore import Pipeline
 from projections import connect
 from projections.record import Recorder
+from tests.fuzz.damage import damaged
+from tests.fuzz.doors import CAPTURED
 from tests.messages import envelope, stream_state
-
-DATA = Path(__file__).parent / "data"
-CAPTURED = [
-    line
-    for name in ("faker.jsonl", "declarative.jsonl")
-    for line in (DATA / name).read_bytes().splitlines(keepends=True)
-]
 
 STATES = [
     envelope(stream_state("orders", {"cursor": cursor})).encode() + end
@@ -32,17 +26,10 @@ STATES = [
 _sources = (f"source-{number}" for number in count())
 
 
-@st.composite
-def damaged(draw) -> bytes:
-    """A line of a connector's output with something cut out and something else put in."""
-    line = draw(st.sampled_from([*CAPTURED, *STATES]))
-    start = draw(st.integers(0, len(line)))
-    end = draw(st.integers(start, len(line)))
-    return line[:start] + draw(st.binary(max_size=6)) + line[end:]
-
-
 anything = (
-    st.binary(max_size=50) | damaged() | st.sampled_from([b"\n", b"\r\n", b"{}\n", b"\x00\n"])
+    st.binary(max_size=50)
+    | damaged([*CAPTURED, *STATES])
+    | st.sampled_from([b"\n", b"\r\n", b"{}\n", b"\x00\n"])
 )
 
 
