@@ -12,7 +12,7 @@ from tests.fuzz.doors import DOORS
 def test_bytes_come_back_exactly_or_are_refused(door):
     attempt, seeds = DOORS[door]
 
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     @given(st.sampled_from(seeds) | damaged(seeds) | st.binary(max_size=50))
     def fuzz(given):
         attempt(given)
