@@ -312,9 +312,14 @@ def _encode_registration(streams: object) -> bytes:
             raise InvalidEvent(f"a registered stream is a dict, not {type(entry).__name__}")
         descriptor(SimpleNamespace(**{"name": None, "namespace": None, **entry}))
         for field in (*VOLATILE, "registered_at"):
-            if not isinstance(entry.get(field, 0), int | None):
-                raise InvalidEvent(f"{field} of stream {entry['name']} is no integer")
+            if not _is_long(entry.get(field)):
+                raise InvalidEvent(f"{field} of stream {entry['name']} is no integer of 64 bits")
     return _dump({"streams": list(streams)})
+
+
+def _is_long(value: object) -> bool:
+    """Whether it is null or an integer that every reader of JSON gives back as it was."""
+    return value is None or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 def _check_origin(origin: str) -> None:

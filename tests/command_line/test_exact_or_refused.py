@@ -58,6 +58,8 @@ CATALOGS = {
     "a name of 256 characters": (catalog(configured_stream("x" * 256)), "256 characters"),
     "nesting of 100,000": ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested|recursion|JSON"),
     "a definition of 17 MiB": (catalog(configured_stream("a", columns=["x" * 17 * MIB])), "bytes"),
+    "a sync id of 64 bits and one": (catalog(configured_stream("a", sync_id=2**63)), "64 bits"),
+    "a sync id of 64 bits": (catalog(configured_stream("a", sync_id=2**63 - 1)), None),
     "no stream": (catalog(), None),
     "a name of 255 characters": (catalog(configured_stream("x" * 255)), None),
     "a number of 200 digits": (catalog(configured_stream("a", x=int("9" * 200))), None),

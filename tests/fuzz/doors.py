@@ -69,6 +69,8 @@ _STATES = [
 _MOMENTS = ["2026-11-20T09:00:00Z", "2026-11-20 09:00:00.123456789+05:30", "2026-11-20", "now"]
 _MOMENTS += ["15m", "999999999w", "@41", "@-1", "@999999999999999999"]
 
+_INDENTED = orjson.OPT_INDENT_2
+
 _PER_STORE = 5_000
 """Events in one store in memory, before another takes its place."""
 
@@ -244,8 +246,16 @@ def _forms() -> Iterator[bytes]:
                 yield write_state(latest_state(store, SHOP), form).encode()
 
 
+def _states() -> Iterator[bytes]:
+    for text in _STATES:
+        yield text.encode()
+        yield envelope(text).encode()
+    for text in _STATES[:4]:
+        yield orjson.dumps({"type": "STATE", "state": orjson.loads(text)}, option=_INDENTED)
+
+
 DOORS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
-    "append": (at_append, [wrap(text).encode() for text in _STATES for wrap in (str, envelope)]),
+    "append": (at_append, [*_states()]),
     "set": (at_set, [*_forms()]),
     "register": (at_register, [*_catalogs()]),
     "record": (at_record, [*_lines()]),
