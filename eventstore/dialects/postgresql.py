@@ -38,6 +38,9 @@ NOW = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 _CONFLICTS = {"23505", "40001", "40P01", "42P07"}
 _LOST = {"57P01", "57P02", "57P03"}  # the server shuts down, crashed, or is starting
 
+# "... starting up", "in recovery mode": who cannot connect is given no SQLSTATE by either driver.
+_NOT_YET = ("FATAL:  the database system is ", "server closed the connection unexpectedly")
+
 # A plain trigger is skipped under session_replication_role = replica, hence ENABLE ALWAYS.
 _GUARDS = (
     "CREATE OR REPLACE FUNCTION {schema}_eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -103,6 +106,8 @@ def verdict(error: DBAPIError) -> Verdict:
     if code in _CONFLICTS:
         return "conflict"
     if error.connection_invalidated or code in _LOST or code.startswith("08"):
+        return "lost"
+    if not code and any(words in str(error.orig) for words in _NOT_YET):
         return "lost"
     return "refused"
 

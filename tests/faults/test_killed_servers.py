@@ -1,12 +1,15 @@
 """`kill -9` of a database server under load: what it has acknowledged is there when it is back."""
 
+import os
+import signal
 import time
 
 import pytest
 
 from eventstore import Pipeline
 from projections import connect
-from tests.faults.oracle import Writer, check
+from tests.faults.oracle import SHOP, Writer, check
+from tests.messages import saved
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -34,3 +37,15 @@ def test_what_was_acknowledged_before_a_kill_is_there_once(server, kills):
         with connect(url) as store:
             check(store, acknowledged)
         assert len(acknowledged) > len(writers) * kills
+
+
+def test_an_append_outlives_that_postgresql_ends_all_connections(postgresql):
+    """As it does when a process that answers one of them is killed: it is back in a second."""
+    server = type(postgresql)(durable=True)
+    with server, server.empty_database() as url, connect(url) as store:
+        store.append(SHOP, saved("users", {"cursor": 1}))
+        with store.database.engine.connect() as db:
+            number = db.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        os.kill(number, signal.SIGKILL)
+        store.append(SHOP, saved("users", {"cursor": 2}))
+        assert store.heads() == {SHOP: 2}
