@@ -95,8 +95,9 @@ def play(store, history):
     for number, (kind, what) in history:
         pipeline, model = pipelines[number], models[pipelines[number]]
         if kind == "register":
+            before = model.catalog()
             model.append(register_catalog(store, pipeline, catalog(*deepcopy(what))))
-            check_registered(model, what)
+            check_registered(before, model.catalog(), what)
         else:
             stored = store.append(pipeline, *what)
             check_appended(stored, what)
@@ -119,8 +120,7 @@ def check_appended(stored, events):
                 assert columns(json.loads(each.body)) == columns(configured)
 
 
-def check_registered(model, configured):
-    """The catalog has what was registered."""
-    registered = model.catalog()
-    for stream in configured:
-        assert registered[descriptor_of(stream)] == (columns(stream), stream.get("sync_id"))
+def check_registered(before, after, configured):
+    """The catalog has what was registered, and of the other streams what it had."""
+    new = {descriptor_of(each): (columns(each), each.get("sync_id")) for each in configured}
+    assert after == before | new

@@ -59,7 +59,7 @@ from tests.read_side.breakdowns import Breakdown, BrokenDown
 WHY = {"reason": "to try it", "actor": "machine"}
 
 numbers = st.integers(0, 2)
-versions = st.floats(0, 1)  # of what there is: the first, the head, or one in between
+versions = st.floats(0, 1) | st.integers(-3, -1)  # a part of the history, or from its end
 crashes = st.none() | st.none() | st.integers(0, 15)
 states = messages.map(lambda text: [text]) | st.lists(
     messages.filter(stream_of), max_size=3, unique_by=stream_of
@@ -105,7 +105,8 @@ class Machine(RuleBasedStateMachine):
         return stored is not None
 
     def version(self, number, of):
-        return round(of * self.models[number].head)
+        head = self.models[number].head
+        return max(0, head + 1 + of) if of < 0 else round(of * head)
 
     @rule()
     def reopen(self):
@@ -183,8 +184,9 @@ class Machine(RuleBasedStateMachine):
         def act(store):
             return register_catalog(store, self.pipelines[number], catalog(*deepcopy(configured)))
 
+        before = self.models[number].catalog()
         if self.changes(number, act, crash):
-            check_registered(self.models[number], configured)
+            check_registered(before, self.models[number].catalog(), configured)
 
     @rule(number=numbers, of=versions, crash=crashes)
     def rewind(self, number, of, crash):
