@@ -10,8 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_START_TIMEOUT_S = 30.0
-_STOP_TIMEOUT_S = 20.0
+# Before it says a word, a server waits for the disk, and so may all of a loaded machine.
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 60.0
 
 
 class NoBinaries(Exception):
@@ -99,20 +101,22 @@ class Server:
             )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self.is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(self._log.read_text())
+            ended = self._process.poll()
+            if ended is not None:
+                raise RuntimeError(f"ended with {ended} at its start: {self._said()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no answer within {_START_TIMEOUT_S} s: {self._said()}")
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it, and the processes it has started, as a crash would."""
+        """End it, and the processes it has started, as a crash would; returns when all are gone."""
         assert self._process
-        number = self._process.pid
-        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-        self._process.kill()
-        self._process.wait(_STOP_TIMEOUT_S)
-        for child in children:
-            with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+        with self._children() as children:
+            self._process.kill()
+            self._process.wait(_STOP_TIMEOUT_S)
+            _signal(children, signal.SIGKILL)
+            for child in children:
+                select([child], [], [], _STOP_TIMEOUT_S)
 
     def __exit__(self, *_: object) -> None:
         """Stop the server and remove its folder, unless this is a fork of who started it."""
@@ -138,7 +142,7 @@ class Server:
                 command, check=False, stdout=log, stderr=log, cwd="/", **self.as_user
             )
         if done.returncode:
-            raise RuntimeError(self._log.read_text())
+            raise RuntimeError(f"{command[0]} ended with {done.returncode}: {self._said()}")
 
     def execute(self, database: str | None, *statements: str) -> None:
         """Execute statements, each by itself."""
@@ -151,6 +155,22 @@ class Server:
     @property
     def _log(self) -> Path:
         return self.folder / "log"
+
+    def _said(self) -> str:
+        return f"{self.command()[0]}, {self._log}:\n{self._log.read_text()}"
+
+    @contextmanager
+    def _children(self) -> Iterator[list[int]]:
+        """The processes it has started, by descriptors: a number may soon be another's."""
+        assert self._process
+        number = self._process.pid
+        with ExitStack() as stack:
+            children = []
+            for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
+                with suppress(ProcessLookupError):
+                    children.append(os.pidfd_open(int(child)))
+                    stack.callback(os.close, children[-1])
+            yield children
 
     def _create_database(self) -> str:
         name = f"test_{len(self.databases)}"
@@ -165,6 +185,12 @@ def _unprivileged() -> dict[str, Any]:
         return {}
     nobody = pwd.getpwnam("nobody")
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, number)
 
 
 def _free_port() -> int:
