@@ -29,9 +29,9 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_S = 30.0
-"""How long a transaction that loses races is tried again."""
+"""How long a transaction that loses races or its connection is tried again."""
 
-_LONGEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = {"conflict": 0.1, "lost": 1.0, "refused": 1.0}
 
 
 class Database:
@@ -160,17 +160,22 @@ def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
     deadline = time.monotonic() + PATIENCE_S
     lost: DBAPIError | None = None
     for attempt in count():
+        connected = False
         try:
             with engine.connect() as db:
+                connected = True
                 return work(db)
         except DBAPIError as error:
             verdict = dialect.verdict(error)
-            if verdict == "refused" or time.monotonic() > deadline:
-                raise _unavailable(engine, error, lost) from error
             if verdict == "lost" and lost is None:
                 lost = error
+            # Only the server knows what became of a COMMIT: wait for it, or for its successor.
+            final = verdict == "refused" and (connected or not lost)
+            if final or time.monotonic() > deadline:
+                raise _unavailable(engine, error, lost) from error
             _log.warning("trying again after a lost race or connection: %s", _words(error))
-        time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))  # noqa: S311
+        longest = _LONGEST_PAUSE_S[verdict]
+        time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), longest))  # noqa: S311
     raise AssertionError("count() does not end")
 
 

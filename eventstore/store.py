@@ -93,7 +93,8 @@ class EventStore:
         `id` names the append: the same id again returns the original events. `writer` is the
         version of the WriterStarted by which the caller became the exclusive writer. Raises
         InvalidEvent, HistoryConflict, StaleWriter, AppendIdReused or StoreUnavailable; then
-        nothing was stored.
+        nothing was stored. Only where the server is gone for long after it was sent a COMMIT does
+        StoreUnavailable leave that open: the same id again finds out.
         """
         if not isinstance(pipeline, Pipeline):
             raise InvalidPipeline(f"events belong to a Pipeline, not to {pipeline!r}")
