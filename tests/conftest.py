@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, make_url
 
 from eventstore.dialects import dialect_of
 from projections import connect
+from tests.galera_cluster import Galera
 from tests.mariadb_server import MariaDB
 from tests.postgresql_server import Postgres
 from tests.servers import NoBinaries, Server
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from eventstore import EventStore
 
-S = TypeVar("S", bound=Server)
+S = TypeVar("S", Postgres, MariaDB, Galera)
 
 # PyAirbyte asks for these when it is imported. Its default for logs is one folder for all users,
 # where only the first may write.
@@ -152,6 +153,12 @@ def _skip_without(name: str, *capabilities: str) -> None:
     for capability in capabilities:
         if getattr(dialect, capability) is None or getattr(dialect, capability) is False:
             pytest.skip(f"{name} lacks {capability}: the reason is in its dialect")
+
+
+@pytest.fixture(scope="module")
+def galera() -> Iterator[Galera]:
+    """A cluster of three for the tests of a module."""
+    yield from started(Galera)
 
 
 def started(kind: type[S]) -> Iterator[S]:

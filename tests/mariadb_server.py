@@ -60,12 +60,12 @@ class MariaDB(Server):
         """Make the system's tables, and a user who may do everything."""
         own = ("--skip-test-db", "--auth-root-authentication-method=normal")
         self.run(self._installer, *self._settings, *own)
-        self._first.write_text(_FIRST)
+        self.first.write_text(_FIRST)
 
     def command(self) -> Sequence[str | Path]:
         """What starts it."""
         own = (f"--port={self.port}", f"--socket={self.folder / 'socket'}")
-        return [self._server, *self._settings, *own, f"--init-file={self._first}"]
+        return [self._server, *self._settings, *own, f"--init-file={self.first}"]
 
     def is_ready(self) -> bool:
         """Whether it greets: it listens only when it is ready."""
@@ -102,7 +102,8 @@ class MariaDB(Server):
         return ("--no-defaults", *own, *_SETTINGS, *relaxed)
 
     @property
-    def _first(self) -> Path:
+    def first(self) -> Path:
+        """What it executes when it starts."""
         return self.folder / "first.sql"
 
 

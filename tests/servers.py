@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -52,7 +52,7 @@ class Server:
         self.as_user = _unprivileged()
         if self.as_user:
             os.chown(self.folder, self.as_user["user"], self.as_user["group"])
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self.databases: set[str] = set()
@@ -111,18 +111,33 @@ class Server:
     def kill(self) -> None:
         """End it, and the processes it has started, as a crash would; returns when all are gone."""
         assert self._process
-        with self._children() as children:
-            self._process.kill()
+        with self._tree() as tree:
+            _signal(tree, signal.SIGKILL)
             self._process.wait(_STOP_TIMEOUT_S)
-            _signal(children, signal.SIGKILL)
-            for child in children:
-                select([child], [], [], _STOP_TIMEOUT_S)
+            for process in tree:
+                select([process], [], [], _STOP_TIMEOUT_S)
+
+    def pause(self) -> None:
+        """Let it hang: connections stay, and nobody answers."""
+        with self._tree() as tree:
+            _signal(tree, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        with self._tree() as tree:
+            _signal(tree, signal.SIGCONT)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def __exit__(self, *_: object) -> None:
         """Stop the server and remove its folder, unless this is a fork of who started it."""
         if os.getpid() != self._owner:
             return
-        if self._process and self._process.poll() is None:
+        if self._process and self.runs:
+            self.resume()
             self._process.send_signal(self.STOP)
             self._process.wait(_STOP_TIMEOUT_S)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -160,17 +175,18 @@ class Server:
         return f"{self.command()[0]}, {self._log}:\n{self._log.read_text()}"
 
     @contextmanager
-    def _children(self) -> Iterator[list[int]]:
-        """The processes it has started, by descriptors: a number may soon be another's."""
+    def _tree(self) -> Iterator[list[int]]:
+        """It and what it has started, by descriptors: a number may soon be another process's."""
         assert self._process
         number = self._process.pid
+        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
         with ExitStack() as stack:
-            children = []
-            for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
+            tree = []
+            for each in [number, *map(int, children)]:
                 with suppress(ProcessLookupError):
-                    children.append(os.pidfd_open(int(child)))
-                    stack.callback(os.close, children[-1])
-            yield children
+                    tree.append(os.pidfd_open(each))
+                    stack.callback(os.close, tree[-1])
+            yield tree
 
     def _create_database(self) -> str:
         name = f"test_{len(self.databases)}"
@@ -193,7 +209,16 @@ def _signal(processes: Sequence[int], number: signal.Signals) -> None:
             signal.pidfd_send_signal(process, number)
 
 
-def _free_port() -> int:
+def wait_until(it_is_so: Callable[[], bool], timeout_s: float) -> None:
+    """Wait until something has come true."""
+    deadline = time.monotonic() + timeout_s
+    while not it_is_so():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

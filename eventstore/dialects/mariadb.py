@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     create_engine,
+    event,
     func,
     literal_column,
     select,
@@ -69,10 +70,10 @@ NOW = literal_column("timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
 _CONFLICTS = {1062, 1213, 1205, 1020, 1412}
 
 # The client's: gone away, lost during a query, out of step, lost while reading. The server's:
-# killed, shutting down, and on Galera not part of a quorum.
-_LOST = {2006, 2013, 2014, 2055, 1927, 1053, 1047}
+# killed, interrupted, shutting down. On Galera: not part of a quorum, and no more so since COMMIT.
+_LOST = {2006, 2013, 2014, 2055, 1927, 1317, 1053, 1047, 1180}
 
-_NO_TRIGGER, _NOT_YOURS_TO_SEE = 1360, 1227
+_NO_TRIGGER, _NOT_YOURS_TO_SEE, _NO_VARIABLE = 1360, 1227, 1193
 
 _GUARDS = {
     "_eventstore_no_update": "BEFORE UPDATE ON {schema}_eventstore_events FOR EACH ROW SIGNAL "
@@ -83,6 +84,7 @@ _GUARDS = {
 
 _STRICT = {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"}
 _SQL_MODE = "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+_SYNC_WAIT = "wsrep_sync_wait = 1"
 _SCHEMA_LOCK = "'airbyte-eventstore'"
 _SCHEMA_LOCK_S = 60
 
@@ -101,7 +103,21 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
     """Open with the driver the URL names, PyMySQL where it names none."""
     if "+" not in url.drivername:
         url = url.set(drivername=f"{url.drivername}+pymysql")
-    return create_engine(url, connect_args={"init_command": _SQL_MODE})
+    engine = create_engine(url)
+    # First of all: SQLAlchemy looks at the modes of the first session to quote names as they want.
+    event.listen(engine, "connect", _set_session, insert=True)
+    return engine
+
+
+def _set_session(connection: Any, _: object) -> None:
+    """Be strict, and on Galera read only after all that other nodes have committed was applied."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(f"{_SQL_MODE}, {_SYNC_WAIT}")
+        except connection.Error as error:
+            if error.args[0] != _NO_VARIABLE:  # of servers that were built without Galera
+                raise
+            cursor.execute(_SQL_MODE)
 
 
 def check_session(db: Connection) -> None:
@@ -125,6 +141,21 @@ def check_session(db: Connection) -> None:
             f"the session's sql_mode is {mode!r}, in which MariaDB changes values instead of "
             f'refusing them: give the engine connect_args={{"init_command": "{_SQL_MODE}"}}'
         )
+    if _reads_the_past(db):
+        raise StoreUnavailable(
+            "this is a node of a Galera cluster, and the session does not see what has just been "
+            "committed on another: give the engine "
+            f'connect_args={{"init_command": "{_SQL_MODE}, {_SYNC_WAIT}"}}'
+        )
+
+
+def _reads_the_past(db: Connection) -> bool:
+    try:
+        return bool(db.exec_driver_sql("SELECT @@wsrep_on AND NOT @@wsrep_sync_wait & 1").scalar())
+    except DBAPIError as error:
+        if _code(error) == _NO_VARIABLE:
+            return False
+        raise
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know

@@ -1,4 +1,4 @@
-"""A process that appends, and what it was told: the oracle for what must be in the log."""
+"""Processes that append and read, and what they were told: the oracle for what is in the log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from collections import Counter
 from contextlib import suppress
 from itertools import count
+from operator import itemgetter
+from threading import Thread
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import orjson
 
@@ -19,49 +20,81 @@ from projections import connect, latest_state, replay
 from projections.tables_check import check_tables
 from projections.views import StateView
 from tests.messages import saved
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
+    from multiprocessing.synchronize import Event
+    from uuid import UUID
 
-    from eventstore import EventStore
+    from eventstore import EventStore, StoredEvent
 
 SHOP = Pipeline("source-shop")
 SIZES = (1, 5, 20)
+
+_REPORT_TIMEOUT_S = 120
+_PAUSE_S = 0.02
 
 # Forks of a process that has imported what they need, and has opened nothing.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
 
-class Writer:
-    """A process that appends batches to one pipeline until it is killed, and reports each."""
+class Program:
+    """A process that does its work until it is killed or told to finish, and reports on it."""
 
-    def __init__(self, url: str, pipeline: Pipeline = SHOP) -> None:
-        """Start it, and wait for its first acknowledgement."""
-        self.acknowledged: list[tuple[UUID, int]] = []
-        self._reports, report = _context.Pipe(duplex=False)
-        self.process = _context.Process(target=_append_for_ever, args=(url, pipeline, report))
+    def __init__(self, work: Callable[..., None], *its: object) -> None:
+        """Start it, and wait for its first report."""
+        self.reports: list[tuple[Any, ...]] = []
+        self._reported, report = _context.Pipe(duplex=False)
+        self._end = _context.Event()
+        self.process = _context.Process(target=work, args=(*its, self._end, report))
         self.process.start()
         report.close()
-        assert self._reports.poll(30), "it has not begun to append"
+        assert self._reported.poll(_REPORT_TIMEOUT_S), "it has not begun"
+        self._listener = Thread(target=self._listen)
+        self._listener.start()
 
-    def kill(self) -> list[tuple[UUID, int]]:
-        """End it as a crash would; returns the appends it was acknowledged, and their sizes."""
+    def goes_on(self) -> None:
+        """Wait for its next report."""
+        before = len(self.reports)
+        wait_until(lambda: len(self.reports) > before, _REPORT_TIMEOUT_S)
+
+    def kill(self) -> list[tuple[Any, ...]]:
+        """End it as a crash would; returns its reports."""
         self.process.kill()
-        self.process.join()
-        return self.reported()
+        return self._ended()
 
-    def reported(self) -> list[tuple[UUID, int]]:
-        """What it has reported, to the end of the pipe."""
+    def finish(self) -> list[tuple[Any, ...]]:
+        """Let it end what it has begun; returns its reports."""
+        self._end.set()
+        reports = self._ended()
+        assert self.process.exitcode == 0
+        return reports
+
+    def _ended(self) -> list[tuple[Any, ...]]:
+        self.process.join()
+        self._listener.join()
+        return self.reports
+
+    def _listen(self) -> None:
         with suppress(EOFError):
             while True:
-                append_id, size = self._reports.recv()
-                self.acknowledged.append((UUID(bytes=append_id), size))
-        return self.acknowledged
+                self.reports.append(self._reported.recv())
 
 
-def _append_for_ever(url: str, pipeline: Pipeline, report: Connection) -> None:
+def writer(url: str, pipeline: Pipeline = SHOP) -> Program:
+    """A process that appends batches to a pipeline; reports the id and size of each."""
+    return Program(_append, url, pipeline)
+
+
+def reader(url: str) -> Program:
+    """A process that tails the log; reports the pipeline, version and hash of each event."""
+    return Program(_tail, url)
+
+
+def _append(url: str, pipeline: Pipeline, end: Event, report: Connection) -> None:
     with connect(url) as store:
         for number in count():
             append_id, size = uuid7(), SIZES[number % len(SIZES)]
@@ -73,7 +106,29 @@ def _append_for_ever(url: str, pipeline: Pipeline, report: Connection) -> None:
                 except StoreUnavailable:
                     continue  # a runner would try again, under the same id
                 break
-            report.send((append_id.bytes, size))
+            report.send((append_id, size))
+            if end.is_set():
+                return
+
+
+def _tail(url: str, end: Event, report: Connection) -> None:
+    seen: dict[Pipeline, int] = {}
+    with connect(url) as store:
+        while True:
+            is_last = end.is_set()
+            try:
+                for stored in store.log(after=dict(seen)):
+                    seen[stored.pipeline] = stored.version
+                    report.send(_sight(stored))
+            except StoreUnavailable:
+                continue
+            if is_last:
+                return
+            end.wait(_PAUSE_S)
+
+
+def _sight(stored: StoredEvent) -> tuple[str, int, bytes]:
+    return stored.pipeline.key, stored.version, stored.hash
 
 
 def check(store: EventStore, acknowledged: list[tuple[UUID, int]]) -> None:
@@ -87,6 +142,18 @@ def check(store: EventStore, acknowledged: list[tuple[UUID, int]]) -> None:
     assert set(sizes.values()) <= set(SIZES)
     assert verify(store).is_whole
     assert not check_tables(store).problems
+
+
+def check_exactly(store: EventStore, writers: list[Program], readers: list[Program]) -> None:
+    """All end by themselves; what was acknowledged is there, nothing else, and was read so."""
+    acknowledged = [each for writer in writers for each in writer.finish()]
+    sights = [reader.finish() for reader in readers]
+    check(store, acknowledged)
+    assert len(acknowledged) == len(dict(_sizes(store)))
+    pipelines = sorted(store.pipelines(), key=lambda pipeline: pipeline.key)
+    log = [_sight(stored) for pipeline in pipelines for stored in store.history(pipeline)]
+    for seen in sights:
+        assert sorted(seen, key=itemgetter(0)) == log  # in the order in which it was seen
 
 
 def _sizes(store: EventStore) -> Iterator[tuple[UUID, int]]:

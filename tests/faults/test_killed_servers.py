@@ -8,7 +8,7 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect
-from tests.faults.oracle import SHOP, Writer, check
+from tests.faults.oracle import SHOP, check, writer
 from tests.messages import saved
 
 pytestmark = pytest.mark.timeout(1800)
@@ -27,13 +27,14 @@ def test_what_was_acknowledged_before_a_kill_is_there_once(server, kills):
     with server.empty_database() as url:
         with connect(url) as store:
             store.pipelines()
-        writers = [Writer(url, Pipeline(f"source-{number}")) for number in range(2)]
+        writers = [writer(url, Pipeline(f"source-{number}")) for number in range(2)]
         for _ in range(kills):
             time.sleep(0.3)
             server.kill()
             server.start()
-        time.sleep(0.3)
-        acknowledged = [each for writer in writers for each in writer.kill()]
+            for it in writers:
+                it.goes_on()
+        acknowledged = [each for it in writers for each in it.kill()]
         with connect(url) as store:
             check(store, acknowledged)
         assert len(acknowledged) > len(writers) * kills

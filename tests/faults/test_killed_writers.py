@@ -6,7 +6,7 @@ import time
 import pytest
 
 from projections import connect
-from tests.faults.oracle import Writer, check
+from tests.faults.oracle import check, writer
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
@@ -14,9 +14,9 @@ from tests.faults.oracle import Writer, check
 def test_what_was_acknowledged_before_a_kill_is_there_once(database, kills):
     acknowledged = []
     for number in range(1, kills + 1):
-        writer = Writer(database)
+        it = writer(database)
         time.sleep(random.uniform(0, 0.1))
-        acknowledged += writer.kill()
+        acknowledged += it.kill()
         if number % 20 == 0 or number == kills:
             with connect(database) as store:
                 check(store, acknowledged)
@@ -26,10 +26,10 @@ def test_what_was_acknowledged_before_a_kill_is_there_once(database, kills):
 @pytest.mark.needs("MANY_PROCESSES")
 @pytest.mark.timeout(600)
 def test_writers_that_race_are_killed_one_by_one(database):
-    writers = [Writer(database) for _ in range(4)]
+    writers = [writer(database) for _ in range(4)]
     acknowledged = []
-    for writer in writers:
+    for it in writers:
         time.sleep(random.uniform(0, 0.1))
-        acknowledged += writer.kill()
+        acknowledged += it.kill()
     with connect(database) as store:
         check(store, acknowledged)
