@@ -6,10 +6,11 @@ import logging
 import random
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy import exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -18,7 +19,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine, Table
 
@@ -162,7 +163,7 @@ def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
     for attempt in count():
         connected = False
         try:
-            with engine.connect() as db:
+            with _connection(engine) as db:
                 connected = True
                 return work(db)
         except DBAPIError as error:
@@ -172,18 +173,43 @@ def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
             # Only the server knows what became of a COMMIT: wait for it, or for its successor.
             final = verdict == "refused" and (connected or not lost)
             if final or time.monotonic() > deadline:
-                raise _unavailable(engine, error, lost) from error
+                raise _unavailable(engine, _words_of(error, lost)) from error
             _log.warning("trying again after a lost race or connection: %s", _words(error))
         longest = _LONGEST_PAUSE_S[verdict]
         time.sleep(random.random() * min(0.001 * 2 ** min(attempt, 10), longest))  # noqa: S311
     raise AssertionError("count() does not end")
 
 
-def _unavailable(engine: Engine, error: DBAPIError, lost: DBAPIError | None) -> StoreUnavailable:
+@contextmanager
+def _connection(engine: Engine) -> Iterator[Connection]:
+    """Take a connection from the pool, and put none back that is no longer of use.
+
+    A server that has lost its cluster answers, and cannot even roll back: the next try may get
+    to another.
+    """
+    try:
+        db = engine.connect()
+    except exc.TimeoutError as error:  # not a driver's: all of the pool are in use
+        raise _unavailable(engine, str(error)) from error
+    try:
+        yield db
+        db.close()
+    except DBAPIError as error:
+        if dialect_of(engine).verdict(error) == "lost":
+            db.invalidate()
+        raise
+    finally:
+        db.close()
+
+
+def _unavailable(engine: Engine, why: str) -> StoreUnavailable:
+    return StoreUnavailable(f"{engine.url.render_as_string(hide_password=True)}: {why}")
+
+
+def _words_of(error: DBAPIError, lost: DBAPIError | None) -> str:
     """What the server said when it went is the cause; that it is not there any more follows."""
-    where = engine.url.render_as_string(hide_password=True)
     cause = f", after the connection was lost: {_words(lost)}" if lost else ""
-    return StoreUnavailable(f"{where}: {_words(error)}{cause}")
+    return _words(error) + cause
 
 
 def _words(error: DBAPIError) -> str:

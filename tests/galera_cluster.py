@@ -7,8 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from pymysql import OperationalError, connect
 
 from tests.mariadb_server import MariaDB
 from tests.servers import NoBinaries, free_port, wait_until
@@ -74,15 +73,17 @@ class Node(MariaDB):
 
     def status(self, name: str) -> str | None:
         """What it says of itself and the cluster; None while it lets nobody in."""
-        engine = create_engine(self.url())
         try:
-            with engine.connect() as db:
-                row = db.exec_driver_sql(f"SHOW STATUS LIKE 'wsrep_{name}'").one()
+            answer = self.ask(f"SHOW STATUS LIKE 'wsrep_{name}'")
         except OperationalError:
             return None
-        finally:
-            engine.dispose()
-        return str(row[1])
+        return str(answer[1])
+
+    def ask(self, statement: str) -> Sequence[object]:
+        """Say something to it, also where it has lost the cluster and refuses most of all."""
+        with connect(host="127.0.0.1", port=self.port, user="tests") as db, db.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchone() or ()
 
 
 class _First(Node):
@@ -121,7 +122,9 @@ class Galera:
     def mend(self) -> None:
         """Start the nodes that have ended, and wait until all are in step."""
         for node in self.nodes:
-            if not node.runs:
+            if node.runs:
+                node.resume()
+            else:
                 node.start()
         wait_until(lambda: all(map(self._is_whole, self.nodes)), _SETTLE_TIMEOUT_S)
 

@@ -215,6 +215,17 @@ def test_what_a_table_of_the_users_refuses_is_refused_at_once(store, caplog, row
     assert not caplog.records
 
 
+def test_an_engine_whose_connections_are_all_taken(database):
+    engine = create_engine(database, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    store = connect(engine)
+    append(store, 1)
+    with engine.connect(), pytest.raises(StoreUnavailable, match="QueuePool limit of size 1"):
+        append(store, 2)
+    append(store, 3)
+    assert store.heads() == {SHOP: 2}
+    engine.dispose()
+
+
 @pytest.fixture
 def disk():
     """What mounts a disk of so many MiB; skips where it may not."""

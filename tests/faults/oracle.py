@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import Counter
 from contextlib import suppress
 from itertools import count
@@ -49,11 +50,11 @@ class Program:
         self.reports: list[tuple[Any, ...]] = []
         self._reported, report = _context.Pipe(duplex=False)
         self._end = _context.Event()
-        self.process = _context.Process(target=work, args=(*its, self._end, report))
+        self.process = _context.Process(target=work, args=(*its, self._end, report), daemon=True)
         self.process.start()
         report.close()
         assert self._reported.poll(_REPORT_TIMEOUT_S), "it has not begun"
-        self._listener = Thread(target=self._listen)
+        self._listener = Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def goes_on(self) -> None:
@@ -104,7 +105,8 @@ def _append(url: str, pipeline: Pipeline, end: Event, report: Connection) -> Non
                 try:
                     store.append(pipeline, *batch, id=append_id)
                 except StoreUnavailable:
-                    continue  # a runner would try again, under the same id
+                    time.sleep(_PAUSE_S)  # a runner would try again, under the same id
+                    continue
                 break
             report.send((append_id, size))
             if end.is_set():

@@ -2,15 +2,16 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Timer
 
 import pytest
 from sqlalchemy import create_engine
 
-from eventstore import HistoryConflict, StoreUnavailable
-from projections import connect, latest_state
+from eventstore import HistoryConflict, Pipeline, StoreUnavailable
+from projections import connect, latest_state, rebuild
 from tests.faults.oracle import SHOP, check_exactly, reader, writer
 from tests.messages import saved, stream_state
+from tests.servers import wait_until
 from tests.tcp_proxy import proxy
 
 pytestmark = pytest.mark.timeout(900)
@@ -52,6 +53,18 @@ def test_tables_are_made_from_all_nodes_at_once(nodes):
         assert sorted(threads.map(append, nodes)) == [1, 2, 3]
 
 
+def test_a_node_that_refuses_even_to_roll_back_is_waited_for(galera, nodes):
+    """As one does that has lost its cluster."""
+    first = galera.nodes[0]
+    with connect(nodes[0]) as store:
+        store.append(SHOP, saved("users", {}))
+        first.ask("SET GLOBAL wsrep_reject_queries = 'ALL'")
+        Timer(2, first.ask, ["SET GLOBAL wsrep_reject_queries = 'NONE'"]).start()
+        store.append(SHOP, saved("users", {}))
+        assert store.heads() == {SHOP: 2}
+        assert store.database.engine.pool.checkedout() == 0
+
+
 def test_of_several_who_saw_the_same_version_one_appends(nodes):
     start = Barrier(len(nodes))
     with connect(nodes[0]) as store:
@@ -90,3 +103,63 @@ def test_writers_and_readers_agree_while_a_node_is_killed(galera, nodes):
             it.goes_on()
         with connect(nodes[0]) as store:
             check_exactly(store, writers, readers)
+
+
+def lose_one(galera):
+    galera.nodes[2].kill()
+    wait_for(galera, cluster_size="2")
+
+
+def let_one_hang(galera):
+    galera.nodes[2].pause()
+    wait_for(galera, cluster_size="2")
+    galera.nodes[2].resume()
+
+
+def let_two_hang(galera):
+    """Nobody has a quorum until they go on."""
+    for node in galera.nodes[1:]:
+        node.pause()
+    wait_for(galera, cluster_status="non-Primary")
+    for node in galera.nodes[1:]:
+        node.resume()
+
+
+def lose_two(galera):
+    """Nobody has a quorum until an administrator says that those who are left are enough."""
+    for node in galera.nodes[1:]:
+        node.kill()
+    wait_for(galera, cluster_status="non-Primary")
+    galera.nodes[0].ask("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'")
+
+
+def wait_for(galera, **status):
+    """Wait until the first node says so."""
+    [(name, value)] = status.items()
+    wait_until(lambda: galera.nodes[0].status(name) == value, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipelines", [1, 8])
+def test_writers_and_readers_agree_while_nodes_are_lost_and_hang_and_the_quorum_is_lost(
+    galera, nodes, pipelines
+):
+    writers = [writer(nodes[n % 3], Pipeline(f"source-{n % pipelines}")) for n in range(8)]
+    readers = [reader(url) for url in nodes]
+    for fault in (lose_one, let_one_hang, let_two_hang, lose_two):
+        fault(galera)
+        galera.mend()
+        for it in writers:
+            it.goes_on()
+    with connect(nodes[0]) as store:
+        check_exactly(store, writers, readers)
+        assert len(store.pipelines()) == pipelines
+
+
+@pytest.mark.slow
+def test_tables_are_rebuilt_on_one_node_while_others_write(nodes):
+    writers = [writer(url) for url in nodes]
+    with connect(nodes[0]) as store:
+        for _ in range(20):
+            rebuild(store)
+        check_exactly(store, writers, [])
