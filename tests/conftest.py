@@ -19,6 +19,7 @@ from eventstore.dialects import dialect_of
 from projections import connect
 from tests.galera_cluster import Galera
 from tests.mariadb_server import MariaDB
+from tests.postgresql_replicas import Replicas
 from tests.postgresql_server import Postgres
 from tests.servers import NoBinaries, Server
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from eventstore import EventStore
 
-S = TypeVar("S", Postgres, MariaDB, Galera)
+S = TypeVar("S", Postgres, MariaDB, Galera, Replicas)
 
 # PyAirbyte asks for these when it is imported. Its default for logs is one folder for all users,
 # where only the first may write.
@@ -159,6 +160,12 @@ def _skip_without(name: str, *capabilities: str) -> None:
 def galera() -> Iterator[Galera]:
     """A cluster of three for the tests of a module."""
     yield from started(Galera)
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[Replicas]:
+    """A PostgreSQL with two synchronous standbys for the tests of a module."""
+    yield from started(Replicas)
 
 
 def started(kind: type[S]) -> Iterator[S]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.servers import NoBinaries, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """The versions in the wheel, and where."""
@@ -55,20 +55,26 @@ class Postgres(Server):
 
     def initialise(self) -> None:
         """Make a cluster."""
-        if not self._can_run(self._binaries / "postgres"):
-            self._binaries = _copied(self._binaries, self.folder)
-        self.run(
-            *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust"),
+        self.run_own(
+            *("initdb", "-D", self.data, "-U", "postgres", "-A", "trust"),
             *("-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
         )
-        relaxed = {} if self.durable else _NOT_DURABLE
-        settings = {**_SETTINGS, **relaxed, "port": str(self.port)}
-        with (self._data / "postgresql.conf").open("a") as file:
+        self.configure({**_SETTINGS, **({} if self.durable else _NOT_DURABLE)})
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Set what it finds when it starts."""
+        with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
+    def run_own(self, program: str, *arguments: str | Path) -> None:
+        """Run a program that belongs to the server."""
+        if not self._can_run(self._binaries / "postgres"):
+            self._binaries = _copied(self._binaries, self.folder)
+        self.run(self._binaries / program, *arguments)
 
     def command(self) -> Sequence[str | Path]:
         """What starts it."""
-        return [self._binaries / "postgres", "-D", self._data]
+        return [self._binaries / "postgres", "-D", self.data, "-p", str(self.port)]
 
     def is_ready(self) -> bool:
         """Whether it answers."""
@@ -87,7 +93,8 @@ class Postgres(Server):
         self.execute(database, _END_OTHERS, _EMPTY)
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
+        """Where its files are."""
         return self.folder / "data"
 
     def _can_run(self, program: Path) -> bool:

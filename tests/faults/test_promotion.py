@@ -1,0 +1,35 @@
+"""PostgreSQL, a primary and two synchronous standbys: one is promoted while others write."""
+
+import pytest
+
+from eventstore import Pipeline
+from projections import connect
+from tests.faults.oracle import check_exactly, reader, writer
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.mark.parametrize(
+    ("driver", "pipelines", "promotions"),
+    [
+        ("psycopg", 1, 1),
+        pytest.param("psycopg", 1, 8, marks=pytest.mark.slow),
+        pytest.param("psycopg", 8, 8, marks=pytest.mark.slow),
+        pytest.param("psycopg2", 8, 8, marks=pytest.mark.slow),
+    ],
+)
+def test_writers_and_readers_agree_while_a_standby_is_promoted(
+    replicas, driver, pipelines, promotions
+):
+    url = replicas.new_database(driver)
+    count = 2 if promotions == 1 else 8
+    writers = [writer(url, Pipeline(f"source-{n % pipelines}")) for n in range(count)]
+    readers = [reader(url), reader(url)]
+    for _ in range(promotions):
+        replicas.mend()
+        replicas.fail_over()
+        for it in writers:
+            it.goes_on()
+    with connect(url) as store:
+        check_exactly(store, writers, readers)
+        assert len(store.pipelines()) == pipelines
