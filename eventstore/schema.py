@@ -69,7 +69,7 @@ def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
     """
     where = schema_name(db)
     if where and not inspect(db).has_schema(where):
-        db.execute(CreateSchema(where))
+        db.execute(CreateSchema(where, if_not_exists=True))
     if not _exists(db):
         dialect_of(db).create_table(db, schema_versions)
     found = versions(db)

@@ -22,6 +22,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from eventstore.dialects import galera
 from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
@@ -73,7 +74,7 @@ _CONFLICTS = {1062, 1213, 1205, 1020, 1412}
 # killed, interrupted, shutting down. On Galera: not part of a quorum, and no more so since COMMIT.
 _LOST = {2006, 2013, 2014, 2055, 1927, 1317, 1053, 1047, 1180}
 
-_NO_TRIGGER, _NOT_YOURS_TO_SEE, _NO_VARIABLE = 1360, 1227, 1193
+_NO_TRIGGER, _NOT_YOURS_TO_SEE = 1360, 1227
 
 _GUARDS = {
     "_eventstore_no_update": "BEFORE UPDATE ON {schema}_eventstore_events FOR EACH ROW SIGNAL "
@@ -84,7 +85,6 @@ _GUARDS = {
 
 _STRICT = {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"}
 _SQL_MODE = "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
-_SYNC_WAIT = "wsrep_sync_wait = 1"
 _SCHEMA_LOCK = "'airbyte-eventstore'"
 _SCHEMA_LOCK_S = 60
 
@@ -113,9 +113,9 @@ def _set_session(connection: Any, _: object) -> None:
     """Be strict, and on Galera read only after all that other nodes have committed was applied."""
     with connection.cursor() as cursor:
         try:
-            cursor.execute(f"{_SQL_MODE}, {_SYNC_WAIT}")
+            cursor.execute(f"{_SQL_MODE}, {galera.SYNC_WAIT}")
         except connection.Error as error:
-            if error.args[0] != _NO_VARIABLE:  # of servers that were built without Galera
+            if error.args[0] != galera.NO_VARIABLE:  # of servers that were built without Galera
                 raise
             cursor.execute(_SQL_MODE)
 
@@ -141,21 +141,12 @@ def check_session(db: Connection) -> None:
             f"the session's sql_mode is {mode!r}, in which MariaDB changes values instead of "
             f'refusing them: give the engine connect_args={{"init_command": "{_SQL_MODE}"}}'
         )
-    if _reads_the_past(db):
+    if galera.reads_the_past(db):
         raise StoreUnavailable(
             "this is a node of a Galera cluster, and the session does not see what has just been "
             "committed on another: give the engine "
-            f'connect_args={{"init_command": "{_SQL_MODE}, {_SYNC_WAIT}"}}'
+            f'connect_args={{"init_command": "{_SQL_MODE}, {galera.SYNC_WAIT}"}}'
         )
-
-
-def _reads_the_past(db: Connection) -> bool:
-    try:
-        return bool(db.exec_driver_sql("SELECT @@wsrep_on AND NOT @@wsrep_sync_wait & 1").scalar())
-    except DBAPIError as error:
-        if _code(error) == _NO_VARIABLE:
-            return False
-        raise
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
@@ -181,7 +172,8 @@ def begin_write(db: Connection) -> None:
 def schema_lock(db: Connection) -> Iterator[None]:
     """Hold a lock of the session: a transaction's would end with the first CREATE.
 
-    On Galera it is the node's own. Every step can be taken twice, so that does no harm.
+    On Galera it is the node's own: every step can be taken twice, and those that must not be taken
+    at the same time wait for each other.
     """
     if not db.exec_driver_sql(f"SELECT GET_LOCK({_SCHEMA_LOCK}, {_SCHEMA_LOCK_S})").scalar():
         raise StoreUnavailable(
@@ -252,9 +244,11 @@ def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # 
 def refuse_changes(db: Connection, schema: str | None) -> None:
     """Make triggers that refuse to change the log."""
     where = _qualifier(db, schema)
-    for name, guard in _GUARDS.items():
-        rest = guard.format(schema=where)
-        db.exec_driver_sql(f"CREATE OR REPLACE TRIGGER {where}{name} {rest}")
+    turn = galera.one_node_at_a_time(db, where) if galera.is_node(db) else nullcontext()
+    with turn:
+        for name in missing_guards(db, schema):
+            rest = _GUARDS[name].format(schema=where)
+            db.exec_driver_sql(f"CREATE OR REPLACE TRIGGER {where}{name} {rest}")
 
 
 def missing_guards(db: Connection, schema: str | None) -> list[str]:
