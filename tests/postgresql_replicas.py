@@ -42,7 +42,7 @@ class _Replica(Postgres):
             {
                 "synchronous_standby_names": "'ANY 1 (s0, s1, s2)'",
                 "primary_conninfo": f"'user=postgres {self.all.replace('&', ' ')}'",
-                "wal_keep_size": "'256MB'",
+                "wal_keep_size": "'4GB'",  # for pg_rewind
                 "wal_retrieve_retry_interval": "'100ms'",
             }
         )

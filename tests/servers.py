@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
 
+_TOLD = 10_000
+"""Characters of a log that an error tells."""
+
 
 class NoBinaries(Exception):
     """There is no server to start."""
@@ -172,7 +175,7 @@ class Server:
         return self.folder / "log"
 
     def _said(self) -> str:
-        return f"{self.command()[0]}, {self._log}:\n{self._log.read_text()}"
+        return f"{self.command()[0]}, {self._log}:\n{self._log.read_text()[-_TOLD:]}"
 
     @contextmanager
     def _tree(self) -> Iterator[list[int]]:

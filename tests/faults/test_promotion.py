@@ -13,9 +13,9 @@ pytestmark = pytest.mark.timeout(900)
     ("driver", "pipelines", "promotions"),
     [
         ("psycopg", 1, 1),
-        pytest.param("psycopg", 1, 8, marks=pytest.mark.slow),
-        pytest.param("psycopg", 8, 8, marks=pytest.mark.slow),
-        pytest.param("psycopg2", 8, 8, marks=pytest.mark.slow),
+        pytest.param("psycopg", 1, 5, marks=pytest.mark.slow),
+        pytest.param("psycopg", 8, 5, marks=pytest.mark.slow),
+        pytest.param("psycopg2", 8, 5, marks=pytest.mark.slow),
     ],
 )
 def test_writers_and_readers_agree_while_a_standby_is_promoted(
