@@ -9,8 +9,9 @@ from collections import Counter
 from contextlib import suppress
 from itertools import count
 from operator import itemgetter
+from threading import Event as EventHere
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -24,7 +25,7 @@ from tests.messages import saved
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Event
     from uuid import UUID
@@ -39,44 +40,60 @@ _PAUSE_S = 0.02
 
 # Forks of a process that has imported what they need, and has opened nothing.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
+_imported_late = ["airbyte_protocol.models", "psycopg", "pymysql", "sqlalchemy.dialects.sqlite"]
+_context.set_forkserver_preload([__name__, *_imported_late])
 
 
-class Program:
-    """A process that does its work until it is killed or told to finish, and reports on it."""
+class Part:
+    """Work that goes on in a thread until it is told to finish, and reports on what it does."""
+
+    def __init__(self, work: Callable[..., None], *its: object) -> None:
+        """Start it."""
+        self.reports: list[Any] = []
+        self._end: Event | EventHere = EventHere()
+        self._thread = Thread(target=work, args=(*its, self._end, self.reports.append), daemon=True)
+        self._thread.start()
+
+    def goes_on(self, count: int = 1) -> None:
+        """Wait for so many more reports."""
+        wanted = len(self.reports) + count
+        wait_until(lambda: len(self.reports) >= wanted, _REPORT_TIMEOUT_S)
+
+    def finish(self) -> list[Any]:
+        """Let it end what it has begun; returns its reports."""
+        self._end.set()
+        self._thread.join()
+        return self.reports
+
+
+class Program(Part):
+    """The same in a process of its own, which can be killed."""
 
     def __init__(self, work: Callable[..., None], *its: object) -> None:
         """Start it, and wait for its first report."""
-        self.reports: list[tuple[Any, ...]] = []
+        self.reports = []
         self._reported, report = _context.Pipe(duplex=False)
         self._end = _context.Event()
-        self.process = _context.Process(target=work, args=(*its, self._end, report), daemon=True)
+        job = (work, its, self._end, report)
+        self.process = _context.Process(target=_reporting, args=job, daemon=True)
         self.process.start()
         report.close()
         assert self._reported.poll(_REPORT_TIMEOUT_S), "it has not begun"
-        self._listener = Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._thread = Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
-    def goes_on(self) -> None:
-        """Wait for its next report."""
-        before = len(self.reports)
-        wait_until(lambda: len(self.reports) > before, _REPORT_TIMEOUT_S)
-
-    def kill(self) -> list[tuple[Any, ...]]:
+    def kill(self) -> list[Any]:
         """End it as a crash would; returns its reports."""
         self.process.kill()
-        return self._ended()
-
-    def finish(self) -> list[tuple[Any, ...]]:
-        """Let it end what it has begun; returns its reports."""
-        self._end.set()
-        reports = self._ended()
-        assert self.process.exitcode == 0
-        return reports
-
-    def _ended(self) -> list[tuple[Any, ...]]:
+        self._thread.join()
         self.process.join()
-        self._listener.join()
+        return self.reports
+
+    def finish(self) -> list[Any]:
+        """Let it end what it has begun; returns its reports."""
+        super().finish()
+        self.process.join()
+        assert self.process.exitcode == 0
         return self.reports
 
     def _listen(self) -> None:
@@ -85,17 +102,28 @@ class Program:
                 self.reports.append(self._reported.recv())
 
 
-def writer(url: str, pipeline: Pipeline = SHOP) -> Program:
-    """A process that appends batches to a pipeline; reports the id and size of each."""
-    return Program(_append, url, pipeline)
+def _reporting(
+    work: Callable[..., None], its: tuple[Any, ...], end: Event, report: Connection
+) -> None:
+    work(*its, end, report.send)
 
 
-def reader(url: str) -> Program:
-    """A process that tails the log; reports the pipeline, version and hash of each event."""
-    return Program(_tail, url)
+P = TypeVar("P", bound=Part)
 
 
-def _append(url: str, pipeline: Pipeline, end: Event, report: Connection) -> None:
+def writer(url: str, pipeline: Pipeline = SHOP, kind: type[P] = Program) -> P:
+    """Who appends batches to a pipeline; reports the id and size of each."""
+    return kind(_append, url, pipeline)
+
+
+def reader(url: str, kind: type[P] = Program) -> P:
+    """Who tails the log; reports the pipeline, version and hash of each event."""
+    return kind(_tail, url)
+
+
+def _append(
+    url: str, pipeline: Pipeline, end: Event, report: Callable[[tuple[UUID, int]], None]
+) -> None:
     with connect(url) as store:
         for number in count():
             append_id, size = uuid7(), SIZES[number % len(SIZES)]
@@ -108,12 +136,12 @@ def _append(url: str, pipeline: Pipeline, end: Event, report: Connection) -> Non
                     time.sleep(_PAUSE_S)  # a runner would try again, under the same id
                     continue
                 break
-            report.send((append_id, size))
+            report((append_id, size))
             if end.is_set():
                 return
 
 
-def _tail(url: str, end: Event, report: Connection) -> None:
+def _tail(url: str, end: Event, report: Callable[[tuple[str, int, bytes]], None]) -> None:
     seen: dict[Pipeline, int] = {}
     with connect(url) as store:
         while True:
@@ -121,7 +149,7 @@ def _tail(url: str, end: Event, report: Connection) -> None:
             try:
                 for stored in store.log(after=dict(seen)):
                     seen[stored.pipeline] = stored.version
-                    report.send(_sight(stored))
+                    report(_sight(stored))
             except StoreUnavailable:
                 continue
             if is_last:
@@ -146,7 +174,7 @@ def check(store: EventStore, acknowledged: list[tuple[UUID, int]]) -> None:
     assert not check_tables(store).problems
 
 
-def check_exactly(store: EventStore, writers: list[Program], readers: list[Program]) -> None:
+def check_exactly(store: EventStore, writers: Sequence[Part], readers: Sequence[Part]) -> None:
     """All end by themselves; what was acknowledged is there, nothing else, and was read so."""
     acknowledged = [each for writer in writers for each in writer.finish()]
     sights = [reader.finish() for reader in readers]

@@ -1,0 +1,26 @@
+"""Many writers and tailing readers at once: what is acknowledged, stored and seen is the same."""
+
+import pytest
+from sqlalchemy import make_url
+
+from eventstore import Pipeline
+from eventstore.dialects import dialect_of
+from projections import connect
+from tests.faults.oracle import SHOP, SIZES, Part, Program, check_exactly, reader, writer
+
+SHARING, ALONE, READERS = 8, 8, 3
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1800)
+def test_what_is_acknowledged_is_stored_and_seen_without_gaps(database, rounds):
+    """Eight on one pipeline beside eight on as many; on DuckDB they are threads of one process."""
+    kind = Program if dialect_of(make_url(database)).MANY_PROCESSES else Part
+    pipelines = [SHOP] * SHARING + [Pipeline(f"source-{number}") for number in range(ALONE)]
+    with connect(database) as store:
+        store.pipelines()
+        writers = [writer(database, pipeline, kind) for pipeline in pipelines]
+        readers = [reader(database, kind) for _ in range(READERS)]
+        for each in writers:
+            each.goes_on(rounds * len(SIZES))
+        check_exactly(store, writers, readers)
