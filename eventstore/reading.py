@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
 
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
 from eventstore.dialects import dialect_of
-from eventstore.newest import newest_of_pipelines, newest_of_streams
+from eventstore.newest import count_of_events, newest_of_pipelines, newest_of_streams
 from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -45,6 +45,7 @@ _newest_event = Statement(
         .limit(1)
     )
 )
+_count = Statement(count_of_events)
 _history_page = Statement(
     lambda _: (
         STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
@@ -181,6 +182,11 @@ def heads(db: Connection) -> dict[Pipeline, int]:
     """The version each history has reached."""
     rows = db.execute(newest_of_pipelines(dialect_of(db))).all()
     return {pipeline_of(row): row.version for row in rows}
+
+
+def count(db: Connection) -> int:
+    """How many events the log has."""
+    return int(_count.run(db, {}).scalar_one())
 
 
 def head(db: Connection, pipeline: Pipeline) -> Head:

@@ -58,6 +58,10 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
+    def COUNTS_ROWS(self) -> bool:
+        """Whether it is known how many rows a table has, without reading them."""
+
+    @property
     def INDEX_HINT(self) -> str:
         """SQL that names the index to use, where the planner has to be told."""
 

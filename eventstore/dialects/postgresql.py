@@ -26,6 +26,7 @@ TRANSACTIONAL_DDL = True
 FOREIGN_TABLES = True
 INSERTS_TOGETHER = True
 SKIPS_THROUGH_GROUPS = False
+COUNTS_ROWS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"

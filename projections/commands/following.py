@@ -123,7 +123,7 @@ def _following(
     """What is there, and then what is new, looked for once a second."""
     engine = store.database.engine
     shared = dialect_of(engine).MANY_PROCESSES
-    seen = store.heads()
+    count, seen = store.count(), store.heads()
     yield _up_to(seen, audit.changes(store, **filters, last=last))
     with _Pause() as pause:
         while True:
@@ -131,15 +131,17 @@ def _following(
                 engine.dispose()  # whoever wants to write needs the file for himself
             pause.wait()
             try:
+                now = store.count()  # before the heads: what comes in between is counted next time
+                if now == count:
+                    continue
                 heads = store.heads()
-                new = audit.changes(store, **filters, after=seen) if heads != seen else iter(())
-                page = list(_up_to(heads, new))
+                page = list(_up_to(heads, audit.changes(store, **filters, after=seen)))
             except StoreUnavailable:
                 if shared:
                     raise
                 continue  # somebody is writing
             yield page
-            seen = heads
+            count, seen = now, heads
 
 
 def _up_to(

@@ -2,7 +2,7 @@
 
     pytest -m bench -n 0 tests/bench/test_soak.py
 
-takes half an hour and more. The figures go to $SOAK_JSON, or to ./soak-results.json. `SOAK_EVENTS`
+takes half an hour and more. The figures go to $SOAK_JSON, or to ./bench-soak.json. `SOAK_EVENTS`
 makes it shorter.
 """
 
@@ -97,6 +97,6 @@ def resident_mib():
 
 
 def note(name, result):
-    path = Path(os.environ.get("SOAK_JSON", "soak-results.json"))
+    path = Path(os.environ.get("SOAK_JSON", "bench-soak.json"))
     known = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**known, name: result}, indent=2) + "\n")

@@ -1,13 +1,14 @@
 """How many statements the hot paths need; BEGIN, COMMIT and PRAGMA are not counted."""
 
 import json
+from functools import partial
 
 from airbyte_protocol.models import AirbyteStateMessage
 
 from eventstore import Pipeline
 from projections import SqlStateBackend, connect, latest_state
-from tests.interruptions import counted
-from tests.messages import saved, stream_state
+from tests.interruptions import Interruption, counted
+from tests.messages import emitted, saved, stream_state
 
 
 def test_writing_a_state_through_the_backend_takes_at_most_five_statements(engine):
@@ -45,6 +46,20 @@ def test_heads_take_one_statement_for_any_number_of_pipelines(engine):
     with counted(engine) as statements:
         store.heads()
     assert len(statements) == 1, statements
+
+
+def test_to_find_nothing_new_takes_one_statement_for_any_number_of_pipelines(database, engine):
+    with connect(database) as writer:
+        for number in range(10):
+            writer.append(Pipeline(f"source-{number}"), *emitted(2))
+        store = connect(engine)
+        following = store.follow(store.heads(), every_s=0)
+        append = partial(writer.append, Pipeline("source-3"), *emitted(1))
+        with Interruption(6).of(engine, append), counted(engine) as statements:
+            assert next(following).version == 3
+        assert store.count() == 21
+    first, _heads, *idle = statements[:6]
+    assert idle == [first] * 4, statements
 
 
 def _message(cursor):
