@@ -33,12 +33,8 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, select
-
 from eventstore.errors import CheckpointBroken, CheckpointUnusable, Invalid, InvalidPipeline
 from eventstore.events import Pipeline
-from eventstore.rows import pipeline_of
-from eventstore.tables import events, pipelines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +76,7 @@ def make(store: EventStore, private_key: bytes, *, previous: Checkpoint | None =
     more. That the histories are whole otherwise is for `verify` to say, before.
     """
     key = _private_key(private_key)
-    heads = _heads(store)
+    heads = store.ends()
     if previous is not None:
         _check_extends(store, previous)
     document = {
@@ -196,26 +192,6 @@ def _extends(later: SignedHead | None, earlier: SignedHead) -> bool:
 
 def _place(head: SignedHead | None) -> str:
     return "nothing" if head is None else f"@{head.version} (hash {head.hash.hex()[:8]})"
-
-
-def _heads(store: EventStore) -> dict[Pipeline, SignedHead]:
-    other = events.alias("other")
-    newest = (
-        select(func.max(other.c.version))
-        .where(other.c.pipeline_id == pipelines.c.id)
-        .scalar_subquery()
-    )
-    query = (
-        select(pipelines, events.c.version, events.c.hash)
-        .join_from(
-            pipelines,
-            events,
-            (events.c.pipeline_id == pipelines.c.id) & (events.c.version == newest),
-        )
-        .order_by(pipelines.c.id)
-    )
-    rows = store.database.read(lambda db: db.execute(query).all())
-    return {pipeline_of(row): SignedHead(row.version, bytes(row.hash)) for row in rows}
 
 
 def _check_extends(store: EventStore, previous: Checkpoint) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
 
@@ -75,6 +75,14 @@ def newest_of_pipelines(dialect: Dialect) -> Select[Any]:
         same = group.c.pipeline_id == pipelines.c.id
         query = select(pipelines, group.c.version).outerjoin_from(pipelines, group, same)
     return query.order_by(pipelines.c.id)
+
+
+def ends_of_pipelines(dialect: Dialect) -> Select[Any]:
+    """All pipelines, and the event that each has reached."""
+    reached = newest_of_pipelines(dialect).order_by(None).subquery()
+    last = and_(events.c.pipeline_id == reached.c.id, events.c.version == reached.c.version)
+    query = select(reached, events.c.hash, events.c.stored_at).join_from(reached, events, last)
+    return query.order_by(reached.c.id)
 
 
 def count_of_events(dialect: Dialect) -> Select[Any]:

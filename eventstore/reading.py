@@ -10,7 +10,12 @@ from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
 
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
 from eventstore.dialects import dialect_of
-from eventstore.newest import count_of_events, newest_of_pipelines, newest_of_streams
+from eventstore.newest import (
+    count_of_events,
+    ends_of_pipelines,
+    newest_of_pipelines,
+    newest_of_streams,
+)
 from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -182,6 +187,12 @@ def heads(db: Connection) -> dict[Pipeline, int]:
     """The version each history has reached."""
     rows = db.execute(newest_of_pipelines(dialect_of(db))).all()
     return {pipeline_of(row): row.version for row in rows}
+
+
+def ends(db: Connection) -> dict[Pipeline, Head]:
+    """Where each history ends."""
+    rows = db.execute(ends_of_pipelines(dialect_of(db))).all()
+    return {pipeline_of(row): Head(row.version, bytes(row.hash), row.stored_at) for row in rows}
 
 
 def count(db: Connection) -> int:

@@ -244,6 +244,10 @@ class EventStore:
         """The version each history has reached."""
         return self.database.read(reading.heads)
 
+    def ends(self) -> dict[Pipeline, Head]:
+        """Where each history ends: its version, hash and time there."""
+        return self.database.read(reading.ends)
+
     def count(self) -> int:
         """How many events the log has; as long as it stays the same, there is nothing new.
 

@@ -43,6 +43,9 @@ NOW: ColumnElement[int] | None = None
 
 BUSY_TIMEOUT_MS = 10_000
 
+CACHE_KIB = 16 * 1024
+"""SQLite's own 2 MiB are soon less than the indexes of a long log, which it then reads anew."""
+
 # INSERT OR REPLACE deletes without firing the delete trigger, hence the third one.
 _GUARDS = (
     "CREATE TRIGGER _eventstore_no_update BEFORE UPDATE ON _eventstore_events "
@@ -76,6 +79,7 @@ def open_engine(url: URL, *, create: bool) -> Engine:
     def _set_up(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if create and in_file:
             connection.execute("PRAGMA journal_mode = WAL")
 

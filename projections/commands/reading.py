@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventstore import payload
+from eventstore.append import Head
 from eventstore.errors import Invalid
-from eventstore.events import Pipeline, StreamDescriptor
+from eventstore.events import Pipeline, StreamDescriptor, to_datetime
 from eventstore.store import EventStore
 from projections import audit, json_text
-from projections.as_of import BeforeHead, Place, catalog_as_of, locate, parse_moment, state_as_of
+from projections.as_of import catalog_as_of, locate, parse_moment, state_as_of
 from projections.display import (
     change_as_json,
     event_as_json,
@@ -34,24 +35,22 @@ if TYPE_CHECKING:
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
     """List the pipelines, and the version and time of each."""
     with opened(db, schema) as store:
-        rows = [
-            (pipeline, locate(store, pipeline, BeforeHead(0))) for pipeline in store.pipelines()
-        ]
+        rows = store.ends().items()
     table = Table(["version", "last event", "pipeline"], whole=2)
     print_found(rows, table, _head_row, _head_as_json if json else None, empty="no pipeline yet")
 
 
-def _head_row(reached: tuple[Pipeline, Place]) -> list[str | datetime]:
+def _head_row(reached: tuple[Pipeline, Head]) -> list[str | datetime]:
     pipeline, head = reached
-    return [f"@{head.version}", head.stored_at or "", str(pipeline)]
+    return [f"@{head.version}", to_datetime(head.stored_at), str(pipeline)]
 
 
-def _head_as_json(reached: tuple[Pipeline, Place]) -> dict[str, Any]:
+def _head_as_json(reached: tuple[Pipeline, Head]) -> dict[str, Any]:
     pipeline, head = reached
     return {
         **pipeline_as_json(pipeline),
         "version": head.version,
-        "stored_at": head.stored_at and rfc3339(head.stored_at),
+        "stored_at": rfc3339(to_datetime(head.stored_at)),
     }
 
 

@@ -39,13 +39,14 @@ def test_the_latest_state_takes_one_statement(engine):
     assert len(statements) == 1, statements
 
 
-def test_heads_take_one_statement_for_any_number_of_pipelines(engine):
+def test_heads_and_ends_take_one_statement_for_any_number_of_pipelines(engine):
     store = connect(engine)
     for number in range(10):
         store.append(Pipeline(f"source-{number}"), saved("users", {}))
     with counted(engine) as statements:
         store.heads()
-    assert len(statements) == 1, statements
+        store.ends()
+    assert len(statements) == 2, statements
 
 
 def test_to_find_nothing_new_takes_one_statement_for_any_number_of_pipelines(database, engine):
