@@ -20,6 +20,7 @@ from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Engine, Table
 
@@ -84,6 +85,17 @@ class Database:
         """
         return _persist(self.engine, lambda db: _in_transaction(db, work))
 
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Several transactions on one connection, which is closed at the end."""
+        engine = self.engine
+        with engine.connect() as db:
+            try:
+                yield Session(db)
+            finally:
+                if has_connections_to_spare(engine):
+                    db.invalidate()
+
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Make those of these tables that are not there."""
         if missing := _persist(self.engine, lambda db: _missing(db, tables)):
@@ -109,6 +121,42 @@ class Database:
                 _persist(engine, lambda db, it=component: _in_transaction(db, it.catch_up))  # type: ignore[misc]
             elif behind:
                 _log.warning("%s: whatever opens the database to write takes them in", behind)
+
+
+class Session:
+    """Several transactions on one connection, which see its temporary tables."""
+
+    def __init__(self, db: Connection) -> None:
+        """Use a connection of nobody else's."""
+        self._db = db
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Do work that writes to temporary tables at most; raises StoreUnavailable."""
+        return self._persist(lambda db: _and_commit(db, work))
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Do the work in one transaction, again when it lost a race; raises StoreUnavailable."""
+        return self._persist(lambda db: _in_transaction(db, work))
+
+    def _persist(self, work: Callable[[Connection], T]) -> T:
+        return _patiently(self._db.engine, self._connection, work)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            yield self._db
+        except DBAPIError as error:
+            if dialect_of(self._db).verdict(error) == "lost":  # and with it the temporary tables
+                self._db.invalidate()
+                raise _unavailable(self._db.engine, _words(error)) from error
+            self._db.rollback()
+            raise
+
+
+def _and_commit(db: Connection, work: Callable[[Connection], T]) -> T:
+    result = work(db)
+    db.commit()
+    return result
 
 
 def has_connections_to_spare(engine: Engine) -> bool:
@@ -157,13 +205,21 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
+    return _patiently(engine, lambda: _connection(engine), work)
+
+
+def _patiently(
+    engine: Engine,
+    connection: Callable[[], AbstractContextManager[Connection]],
+    work: Callable[[Connection], T],
+) -> T:
     dialect = dialect_of(engine)
     deadline = time.monotonic() + PATIENCE_S
     lost: DBAPIError | None = None
     for attempt in count():
         connected = False
         try:
-            with _connection(engine) as db:
+            with connection() as db:
                 connected = True
                 return work(db)
         except DBAPIError as error:

@@ -242,7 +242,11 @@ class EventStore:
 
     def heads(self) -> dict[Pipeline, int]:
         """The version each history has reached."""
-        return self.database.read(reading.heads)
+        return self.database.read(self.heads_within)
+
+    def heads_within(self, db: Connection) -> dict[Pipeline, int]:
+        """`heads`, read in a transaction of the caller's."""
+        return reading.heads(db)
 
     def ends(self) -> dict[Pipeline, Head]:
         """Where each history ends: its version, hash and time there."""

@@ -22,8 +22,9 @@ from projections.models import (
     SqlAlchemyModel,
 )
 from projections.projection import OwnProjection
-from projections.projector import rebuild, replay
+from projections.projector import replay
 from projections.providers import CatalogProvider, StateProvider
+from projections.rebuilding import rebuild
 from projections.states import latest_state
 from projections.views import CatalogView, StateView
 from projections.wiring import connect

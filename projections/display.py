@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from projections import json_text
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from projections.catalog_diff import CatalogChange
     from projections.changes import EventChange
     from projections.differences import Change
+
+
+_PROGRESS_S = 1.0
 
 
 def prepare_output() -> None:
@@ -59,6 +63,21 @@ def complain(problems: Iterable[str]) -> None:
     """Say on stderr what is wrong, or what a reader of stdout should know, a line each."""
     for problem in problems:
         print(f"eventstore: {printable(problem)}", file=sys.stderr)
+
+
+class Progress:
+    """Says on a terminal how far it is, once a second."""
+
+    def __init__(self, noun: str, done: str) -> None:
+        """Take the words: so many of a thing are done."""
+        self._noun, self._done = noun, done
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Say it, unless it was just said."""
+        if sys.stderr.isatty() and time.monotonic() - self._told > _PROGRESS_S:
+            self._told = time.monotonic()
+            complain([f"{done} of {counted(of, self._noun)} {self._done}"])
 
 
 def counted(number: int, noun: str) -> str:

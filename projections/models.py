@@ -122,8 +122,21 @@ def create_table(db: Connection, table: Table) -> None:
 
     `row_key` fills itself at random; where the dialect says so, it is no key of the table.
     """
+    dialect_of(db).create_table(db, _copied(db, table, table.name))
+
+
+def create_beside(db: Connection, table: Table) -> Table:
+    """Make an empty table like this one, which nobody else sees and which ends with `db`."""
+    name = f"{table.name}_{uuid.uuid4().hex[:8]}"
+    schema = dialect_of(db).TEMPORARY
+    copy = _copied(db, table, name, schema=schema, prefixes=["TEMPORARY"])
+    dialect_of(db).create_table(db, copy)
+    return copy
+
+
+def _copied(db: Connection, table: Table, name: str, **options: Any) -> Table:
     dialect = dialect_of(db)
-    copy = Table(table.name, MetaData())
+    copy = Table(name, MetaData(), **options)
     for column in table.columns:
         mine = column.name == "row_key"
         copy.append_column(
@@ -136,8 +149,8 @@ def create_table(db: Connection, table: Table) -> None:
             )
         )
     if dialect.UNIQUE_ROWS:
-        Index(f"{table.name}_pipeline", copy.c.pipeline_key)
-    dialect.create_table(db, copy)
+        Index(f"{name}_pipeline", copy.c.pipeline_key)
+    return copy
 
 
 def insert_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Carries the log to the projections: in the append's transaction, or anew from the beginning."""
+"""Carries the log to the projections, in the append's transaction or from the beginning."""
 
 from __future__ import annotations
 
@@ -44,16 +44,8 @@ def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = N
     return view
 
 
-def rebuild(store: EventStore) -> int:
-    """Fill the tables anew from the log, in one transaction; returns how many pipelines it read.
-
-    Rows that were not written by us are left alone.
-    """
-    return store.database.transact(lambda db: refill(db, store))
-
-
 def refill(db: Connection, store: EventStore) -> int:
-    """`rebuild`, in a transaction of the caller's."""
+    """Fill the tables anew from the log; returns how many pipelines it read."""
     for projection in PROJECTIONS:
         for table in projection.TABLES:
             dialect_of(db).lock_table(db, table, schema_name(db))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 _BLOCKED_AFTER_S = 0.15
 
 
-def everywhere(*, at_most: int = 100) -> Iterator[Interruption]:
+def everywhere(*, at_most: int = 100, step: int = 1) -> Iterator[Interruption]:
     """Interruptions at the first statement, the second, ... until there are no more."""
-    for at in range(at_most):
+    for at in range(0, at_most, step):
         interruption = Interruption(at)
         yield interruption
         if not interruption.happened:
@@ -57,6 +58,34 @@ class Interruption:
             if not acting:
                 acting.append(somebody.submit(act))
             acting[0].result()
+
+
+class LostRace(DBAPIError):
+    """What every dialect takes for one."""
+
+    class _Orig(Exception):
+        sqlstate = "40001"
+
+    def __init__(self) -> None:
+        """Speak as each database does."""
+        super().__init__("", {}, self._Orig(1213, "Conflict on a row: database is locked"))
+
+
+@contextmanager
+def lost_race(engine: Engine, beginning: str) -> Iterator[None]:
+    """Let the engine's transaction lose a race, once, before a statement with this beginning."""
+    waiting = [beginning]
+
+    def lose(_db: object, _cursor: object, statement: str, *_: object) -> None:
+        if waiting and statement.startswith(beginning):
+            waiting.pop()
+            raise LostRace
+
+    event.listen(engine, "before_cursor_execute", lose)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", lose)
 
 
 @contextmanager

@@ -58,6 +58,10 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
+    def TEMPORARY(self) -> str | None:
+        """The schema of the tables that end with their connection; None where they need none."""
+
+    @property
     def COUNTS_ROWS(self) -> bool:
         """Whether it is known how many rows a table has, without reading them."""
 

@@ -38,6 +38,7 @@ INSERTS_TOGETHER = False
 """DuckDB has no INSERT inside WITH."""
 
 SKIPS_THROUGH_GROUPS = False
+TEMPORARY = "temp"
 COUNTS_ROWS = True
 INDEX_HINT = ""
 BYTES_IN = "octet_length"

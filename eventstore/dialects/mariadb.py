@@ -57,6 +57,7 @@ INSERTS_TOGETHER = False
 SKIPS_THROUGH_GROUPS = True
 """GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
 
+TEMPORARY: str | None = None
 COUNTS_ROWS = False
 INDEX_HINT = "FORCE INDEX ({})"
 """Before its statistics are there, a table's own key seems as good as the index made for this."""
@@ -194,6 +195,7 @@ def create_table(db: Connection, table: Table) -> None:
     Texts are compared exactly, whatever the defaults of the server and the database are.
     """
     copy = table.to_metadata(MetaData())
+    copy._prefixes = table._prefixes  # which a copy is made without
     for column in copy.columns:
         column.type = _exact(column.type)
     for name in ("mariadb", "mysql"):  # as the URL calls it

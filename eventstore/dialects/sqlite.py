@@ -35,6 +35,7 @@ INSERTS_TOGETHER = False
 """SQLite has no INSERT inside WITH."""
 
 SKIPS_THROUGH_GROUPS = False
+TEMPORARY = "temp"
 COUNTS_ROWS = False
 INDEX_HINT = ""
 BYTES_IN = "length"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,15 +12,13 @@ import typer
 from eventstore import checkpoints, integrity
 from eventstore.errors import CheckpointBroken, CheckpointUnusable, StoreUnavailable
 from eventstore.store import EventStore
-from projections.display import complain, counted, pipeline_as_json, print_json
+from projections.display import Progress, complain, counted, pipeline_as_json, print_json
 from projections.options import Db, Json, Names, Schema, on_store, opened
 from projections.table import Table, print_found
 from projections.tables_check import check_tables
 
 _ALTERED = 1
 _CANNOT_TELL = 3
-
-_PROGRESS_S = 1.0
 
 PublicKey = Annotated[
     Path | None, typer.Option(metavar="PUBLIC", help="The public key checkpoints are checked with.")
@@ -64,7 +60,11 @@ def verify(
     signed, broken = _read_checkpoints(checkpoint or [], key)
     among = None if names == Names() else names.some(store)
     report = integrity.verify(
-        store, among, checkpoints=signed, processes=processes, progress=_Progress()
+        store,
+        among,
+        checkpoints=signed,
+        processes=processes,
+        progress=Progress("event", "verified"),
     )
     whole = [found.pipeline for found in report.pipelines if found.is_whole]
     everything = among is None and report.is_whole
@@ -122,18 +122,6 @@ def _verified_as_json(each: integrity.Verified) -> dict[str, Any]:
         "covered": each.covered,
         "problem": each.problem,
     }
-
-
-class _Progress:
-    """Says on a terminal how far it is, once a second."""
-
-    def __init__(self) -> None:
-        self._told = time.monotonic()
-
-    def __call__(self, done: int, of: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() - self._told > _PROGRESS_S:
-            self._told = time.monotonic()
-            complain([f"{done} of {counted(of, 'event')} verified"])
 
 
 def checkpoint(

@@ -12,9 +12,9 @@ from eventstore.errors import Invalid
 from eventstore.events import Pipeline
 from eventstore.identity import check_attribution
 from projections.catalogs import register_catalog
-from projections.display import complain, counted
+from projections.display import Progress, complain, counted
 from projections.options import Connection, Db, Destination, Prefix, Schema, opened, read_file
-from projections.projector import rebuild as rebuild_tables
+from projections.rebuilding import rebuild as rebuild_tables
 from projections.record import Recorder, Stopped
 from projections.wiring import connect
 
@@ -70,5 +70,5 @@ def record(
 def rebuild(db: Db, schema: Schema = None) -> None:
     """Fill the state and catalog tables anew from the log."""
     with opened(db, schema, writes=True) as store:
-        count = rebuild_tables(store)
+        count = rebuild_tables(store, progress=Progress("pipeline", "read"))
     print(f"rebuilt the tables of {counted(count, 'pipeline')}")

@@ -1,6 +1,7 @@
 """Rebuilding: the tables filled anew from the log are the tables of before."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 from sqlalchemy import select
@@ -19,8 +20,9 @@ from projections import (
     register_catalog,
     replay,
 )
-from tests.interruptions import everywhere
+from tests.interruptions import everywhere, lost_race
 from tests.messages import catalog, configured_stream, global_state, legacy_state, saved
+from tests.read_side import breakdowns
 
 PIPELINES = [
     Pipeline("source-shop"),
@@ -30,6 +32,9 @@ PIPELINES = [
     Pipeline("source-bank"),
 ]
 SHOP = PIPELINES[0]
+
+EXCHANGE = "DELETE FROM _airbyte_state WHERE"
+"""How the first statement begins that changes a live table."""
 
 TABLES = [
     model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)
@@ -100,21 +105,63 @@ def test_rebuilding_leaves_rows_alone_that_somebody_else_wrote(shop):
     assert rows(shop) == before
 
 
-@pytest.mark.slow_on("duckdb")
-def test_what_is_appended_anywhere_in_a_rebuild_is_in_the_tables_afterwards(database):
+@pytest.mark.slow_on("duckdb", "mariadb")
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loses", [False, True], ids=["", "and the exchange loses a race"])
+def test_what_is_appended_anywhere_in_a_rebuild_is_in_the_tables_afterwards(database, loses, step):
     with connect(database) as one, connect(database) as other:
         one.append(SHOP, saved("users", {"cursor": 0}), saved("orders", {"cursor": 0}))
-        for interruption in everywhere(at_most=12):
-            begun = Pipeline(f"source-{interruption.at % 2}")  # few: each takes more statements
+        for interruption in everywhere(step=step):
+            begun = Pipeline(f"source-{interruption.at % 3}")  # few: each takes more statements
 
             def meanwhile(begun=begun, cursor=interruption.at):
                 other.append(SHOP, saved("users", {"cursor": cursor}))
                 other.append(begun, saved("users", {"cursor": cursor}))
                 register_catalog(other, begun, catalog(configured_stream("users")))
 
-            with interruption.of(one.database.engine, meanwhile):
+            engine = one.database.engine
+            lost = lost_race(engine, EXCHANGE) if loses else nullcontext()
+            with interruption.of(engine, meanwhile), lost:
                 rebuild(one)
             assert_tables_equal_replay(one)
+
+
+@pytest.mark.slow_on("duckdb", "postgresql")
+def test_cut_off_anywhere_a_rebuild_leaves_the_tables_as_they_were(database, engine):
+    with connect(database) as writer:
+        for pipeline in PIPELINES[:3]:
+            writer.append(pipeline, saved("users", {"cursor": 1}), saved("orders", {"cursor": 1}))
+        whole = rows(writer)
+        with writer.database.engine.begin() as db:
+            for table in TABLES:
+                db.execute(table.update().where(table.c.stream_name == "users").values(version=7))
+                db.execute(table.delete().where(table.c.stream_name == "orders"))
+        damaged = rows(writer)
+        store = connect(engine)
+        for breakdown in breakdowns.everywhere():
+            with breakdown.of(engine):
+                rebuild(store)
+            # What comes after the exchange only tidies up.
+            assert rows(writer) in ([damaged, whole] if breakdown.at > 20 else [damaged])
+        assert rows(writer) == whole
+        assert breakdown.at > 30
+
+
+def test_a_rebuild_says_how_far_it_is(shop):
+    told = []
+    rebuild(shop, progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (len(PIPELINES), len(PIPELINES))
+
+
+@pytest.mark.needs("FOREIGN_TABLES")
+def test_views_of_others_on_the_tables_outlive_a_rebuild(shop, engine):
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE VIEW cursors AS SELECT state_json FROM _airbyte_state")
+        before = sorted(db.exec_driver_sql("SELECT * FROM cursors").all())
+        db.execute(TABLES[0].delete())
+    rebuild(shop)
+    with engine.connect() as db:
+        assert sorted(db.exec_driver_sql("SELECT * FROM cursors").all()) == before
 
 
 def test_what_several_threads_append_during_rebuilds_is_in_the_tables_afterwards(database):
