@@ -5,20 +5,15 @@ machine does meets both; each side has a fresh database. What counts is the rati
 All numbers go to $BENCH_JSON, or to ./bench-results.json.
 """
 
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from itertools import count, islice
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 
 from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
 from eventstore.integrity import verify
@@ -26,7 +21,6 @@ from projections import SqlStateBackend, audit, connect, state_as_of
 from projections.exchange import export_histories, import_histories
 from projections.rewind import rewind
 from tests.messages import global_state, inner_state, saved, stream_state
-from tests.postgresql_server import Postgres
 from tests.read_side.sql_config import SqlConfig
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
@@ -56,50 +50,6 @@ READ_STATES = 1_000
 READ_ROUNDS = 3
 
 SHOP = Pipeline("source-shop")
-PACKAGES = ("airbyte", "airbyte-eventstore", "duckdb", "duckdb-engine", "psycopg", "sqlalchemy")
-
-
-@pytest.fixture(scope="module")
-def results():
-    found = {}
-    yield found
-    document = {
-        "results": found,
-        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
-    }
-    path = Path(os.environ.get("BENCH_JSON", "bench-results.json"))
-    path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-@pytest.fixture(scope="module")
-def durable_server():
-    """PostgreSQL that does not acknowledge what is not on disk."""
-    with Postgres(durable=True) as server:
-        yield server
-
-
-@pytest.fixture
-def fresh_url(request, tmp_path):
-    """What gives the URL of another empty database of a kind, each time it is called."""
-    numbers = count()
-
-    def fresh(kind):
-        if kind != "postgresql":
-            return f"{kind}:///{tmp_path / f'{next(numbers)}.db'}"
-        server = request.getfixturevalue("durable_server")
-        name = f"bench_{time.time_ns()}"
-        admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
-        with admin.connect() as db:
-            assert db.scalar(text("SHOW fsync")) == "on"
-            db.execute(text(f"CREATE DATABASE {name}"))
-        admin.dispose()
-        return server.url(name)
-
-    return fresh
 
 
 class Side:
