@@ -36,7 +36,7 @@ SHOP = Pipeline("source-shop")
 SIZES = (1, 5, 20)
 
 _REPORT_TIMEOUT_S = 120
-_PAUSE_S = 0.02
+_PAUSE_S = 0.05
 
 # Forks of a process that has imported what they need, and has opened nothing.
 _context = multiprocessing.get_context("forkserver")
@@ -111,9 +111,11 @@ def _reporting(
 P = TypeVar("P", bound=Part)
 
 
-def writer(url: str, pipeline: Pipeline = SHOP, kind: type[P] = Program) -> P:
+def writer(
+    url: str, pipeline: Pipeline = SHOP, kind: type[P] = Program, *, pause_s: float = 0
+) -> P:
     """Who appends batches to a pipeline; reports the id and size of each."""
-    return kind(_append, url, pipeline)
+    return kind(_append, url, pipeline, pause_s)
 
 
 def reader(url: str, kind: type[P] = Program) -> P:
@@ -122,7 +124,11 @@ def reader(url: str, kind: type[P] = Program) -> P:
 
 
 def _append(
-    url: str, pipeline: Pipeline, end: Event, report: Callable[[tuple[UUID, int]], None]
+    url: str,
+    pipeline: Pipeline,
+    pause_s: float,
+    end: Event,
+    report: Callable[[tuple[UUID, int]], None],
 ) -> None:
     with connect(url) as store:
         for number in count():
@@ -137,7 +143,7 @@ def _append(
                     continue
                 break
             report((append_id, size))
-            if end.is_set():
+            if end.wait(pause_s):
                 return
 
 

@@ -22,8 +22,8 @@ def test_writers_and_readers_agree_while_a_standby_is_promoted(
     replicas, driver, pipelines, promotions
 ):
     url = replicas.new_database(driver)
-    count = 2 if promotions == 1 else 8
-    writers = [writer(url, Pipeline(f"source-{n % pipelines}")) for n in range(count)]
+    count, pause_s = (2, 0.05) if promotions == 1 else (8, 0)
+    writers = [writer(url, Pipeline(f"source-{n % pipelines}"), pause_s) for n in range(count)]
     readers = [reader(url), reader(url)]
     for _ in range(promotions):
         replicas.mend()
