@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 from pymysql import OperationalError, connect
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PROVIDERS = [Path(folder) / "galera/libgalera_smm.so" for folder in ("/usr/lib", "/usr/lib64")]
+
+# What a node takes over the files of another by.
+_TAKES_OVER = ("rsync", "lsof")
 
 # How long a node may be silent: by default it is four times as long.
 _PATIENCE = "evs.suspect_timeout=PT3S;evs.inactive_timeout=PT5S;evs.keepalive_period=PT0.5S"
@@ -35,7 +39,7 @@ class Node(MariaDB):
         """Find what makes of a server a node, too."""
         super().find_binaries()
         found = [provider for provider in _PROVIDERS if provider.exists()]
-        if not found:
+        if not found or not all(map(which, _TAKES_OVER)):
             raise NoBinaries(
                 "no Galera: apt-get install --no-install-recommends galera-4 rsync lsof"
             )

@@ -34,10 +34,14 @@ def test_a_reader_on_another_node_sees_what_was_acknowledged(nodes):
             ]
 
 
-def test_an_engine_that_reads_what_is_no_more_is_refused(nodes):
+def test_an_engine_that_reads_what_is_no_more_is_refused_with_what_to_do(nodes):
     engine = create_engine(nodes[0])
-    with pytest.raises(StoreUnavailable, match="wsrep_sync_wait = 1"):
+    with pytest.raises(StoreUnavailable, match="wsrep_sync_wait = 1") as refusal:
         connect(engine).heads()
+    engine.dispose()
+    init_command = str(refusal.value).split('"init_command": "')[1].split('"')[0]
+    engine = create_engine(nodes[0], connect_args={"init_command": init_command})
+    assert connect(engine).heads() == {}
     engine.dispose()
 
 
