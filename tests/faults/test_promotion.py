@@ -23,7 +23,9 @@ def test_writers_and_readers_agree_while_a_standby_is_promoted(
 ):
     url = replicas.new_database(driver)
     count, pause_s = (2, 0.05) if promotions == 1 else (8, 0)
-    writers = [writer(url, Pipeline(f"source-{n % pipelines}"), pause_s) for n in range(count)]
+    writers = [
+        writer(url, Pipeline(f"source-{n % pipelines}"), pause_s=pause_s) for n in range(count)
+    ]
     readers = [reader(url), reader(url)]
     for _ in range(promotions):
         replicas.mend()
