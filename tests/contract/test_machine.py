@@ -394,7 +394,7 @@ def _catalog(view):
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(4, 15), pytest.param(40, 50, marks=pytest.mark.slow)]
+    ("examples", "steps"), [(4, 15), pytest.param(25, 50, marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(3600)
 def test_whatever_happens_every_answer_is_that_of_a_model(
