@@ -46,8 +46,8 @@ def rebuild(
             behind = iter(session.read(lambda db: beside.behind(db, store)).items())
             while page := dict(islice(behind, PAGE)):
                 session.read(lambda db, page=page: beside.fill(db, store, page))  # type: ignore[misc]
-                beside.read.update(page)
-                progress(len(beside.read), beside.of)
+                beside.reached.update(page)
+                progress(len(beside.reached), beside.of)
         session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
     return beside.of
@@ -63,7 +63,7 @@ class Beside:
     def __init__(self, db: Connection) -> None:
         """Make them."""
         self.tables = {table: create_beside(db, table) for table in ALL_TABLES}
-        self.read: dict[Pipeline, int] = {}
+        self.reached: dict[Pipeline, int] = {}
         """The version at least that each history had when its rows were put here."""
         self.of = 0
 
@@ -71,7 +71,7 @@ class Beside:
         """The histories that have grown since, and their heads."""
         heads = store.heads_within(db)
         self.of = len(heads)
-        return {each: head for each, head in heads.items() if head != self.read.get(each)}
+        return {each: head for each, head in heads.items() if head != self.reached.get(each)}
 
     def fill(self, db: Connection, store: EventStore, behind: Mapping[Pipeline, int]) -> None:
         """Put the rows of these pipelines here, instead of those that are."""
@@ -80,7 +80,7 @@ class Beside:
             for projection in (states, catalogs):
                 for table, row in projection.expected_rows(db, store, pipeline):
                     rows[table].append(row)
-        again = [pipeline.key for pipeline in behind.keys() & self.read.keys()]
+        again = [pipeline.key for pipeline in behind.keys() & self.reached.keys()]
         for table, new in rows.items():
             beside = self.tables[table]
             if again:
