@@ -2,7 +2,6 @@
 
 Two sides take turns in one run, A B A B, in short rounds of the same work, so that what else the
 machine does meets both; each side has a fresh database. What counts is the ratio of the medians.
-All numbers go to $BENCH_JSON, or to ./bench-results.json.
 """
 
 import resource

@@ -90,3 +90,33 @@ def test_no_state_is_missed_whatever_stands_around_it(store, lines):
     states = [line.strip() for line in lines if line in STATES]
     bodies = [event.body for event in store.history(recorder.pipeline)]
     assert [envelope(body.decode()).encode() for body in bodies] == states
+
+
+@st.composite
+def written_states(draw) -> bytes:
+    """The line of a state, its letters, spaces and order as the protocol leaves them open."""
+    escaped = [f"\\u{ord(letter):04x}" if draw(st.booleans()) else letter for letter in "typeSTATE"]
+    space = st.text(" \t\r", max_size=2)
+    spaces = [draw(space) for _ in range(4)]
+    colon = f"{spaces[0]}:{spaces[1]}"
+    told = f'"{"".join(escaped[:4])}"{colon}"{"".join(escaped[4:])}"'
+    state = f'"state"{colon}{STATE}'
+    members = f",{spaces[2]}".join(draw(st.permutations([told, state])))
+    return f"{{{spaces[3]}{members}}}{draw(st.sampled_from(['', chr(13)]))}\n".encode()
+
+
+STATE = stream_state("orders", {"cursor": 1})
+RECORDS = [
+    b'{"type":"RECORD","record":{"stream":"s","data":{"STATE":"STATE","type":"ST"}}}\n',
+    b'{"type":"RECORD","record":{"stream":"s","data":{"name":"Zo\\u00eb"}}}\n',
+]
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(written_states() | st.sampled_from(RECORDS), min_size=1))
+def test_no_state_is_missed_among_records_however_it_is_written(store, lines):
+    recorder = Recorder(store, Pipeline(next(_sources)), emitted=True)
+    assert pass_through(recorder, [b"".join([*RECORDS, *lines])]) == b"".join([*RECORDS, *lines])
+    assert recorder.passed.states == sum(line not in RECORDS for line in lines)
+    assert not recorder.passed.invalid
+    assert {event.body for event in store.history(recorder.pipeline)} <= {STATE.encode()}

@@ -236,6 +236,13 @@ def test_lines_that_are_no_json_are_no_failure(tmp_path):
     assert "no JSON" in recorded.done.err
 
 
+def test_lines_from_brace_to_brace_that_are_no_states_are_not_judged(tmp_path):
+    lines = DECLARATIVE + b'{"type":"RECORD","record":{"data":{"x":NaN}}}\n'
+    recorded = record(tmp_path, lines)
+    assert (recorded.done.raw, recorded.done.code) == (lines, 0)
+    assert "no JSON" not in recorded.done.err
+
+
 # What is said about the states
 
 
@@ -327,6 +334,20 @@ def test_a_state_can_be_read_by_the_time_its_line_comes_out(tmp_path):
         with connect(database, create=False) as store:
             now = latest_state(store, Pipeline("source-shop"))
         assert now.streams == {StreamDescriptor("orders"): state.encode()}
+    assert finish(process).code == 0
+
+
+def test_a_line_comes_out_as_soon_as_it_went_in(tmp_path):
+    process = start("record", "--db", tmp_path / "state.db", "--source", "source-shop")
+    for line in FAKER.splitlines(keepends=True):
+        process.stdin.write(line[:-1])
+        process.stdin.flush()
+        process.stdin.write(line[-1:] + line[:9])
+        process.stdin.flush()
+        assert process.stdout.readline() == line
+        process.stdin.write(line[9:])
+        process.stdin.flush()
+        assert process.stdout.readline() == line
     assert finish(process).code == 0
 
 
