@@ -1,5 +1,7 @@
 """The write side: keeps every state and catalog of an Airbyte pipeline as an immutable event."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from eventstore.errors import (
     AppendIdReused,
     CheckpointBroken,
@@ -35,7 +37,10 @@ from eventstore.events import (
     StreamDescriptor,
     WriterStarted,
 )
-from eventstore.store import EventStore
+from eventstore.on_demand import offering as _offering
+
+if _TYPE_CHECKING:
+    from eventstore.store import EventStore
 
 __all__ = [
     "AppendIdReused",
@@ -71,3 +76,9 @@ __all__ = [
     "UnsupportedDatabase",
     "WriterStarted",
 ]
+
+__getattr__ = _offering(__name__, {"EventStore": "store"})
+
+
+def __dir__() -> list[str]:
+    return __all__

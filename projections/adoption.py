@@ -17,7 +17,8 @@ from eventstore.events import Pipeline, StateSaved, StreamDefined
 from eventstore.schema import schema_name
 from eventstore.statements import Statement
 from projections import catalogs, states
-from projections.models import (
+from projections.projector import refill
+from projections.tables import (
     ALL_TABLES,
     GLOBAL_STATE_STREAM_NAMES,
     STATE_TABLES,
@@ -25,7 +26,6 @@ from projections.models import (
     create_table,
     of_others,
 )
-from projections.projector import refill
 from projections.views import CATALOG_KINDS, CatalogView
 
 if TYPE_CHECKING:

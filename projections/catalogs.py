@@ -21,7 +21,7 @@ from eventstore.events import (
     to_datetime,
 )
 from eventstore.statements import Statement
-from projections.models import STREAMS_TABLE, purge, replace_row
+from projections.tables import STREAMS_TABLE, purge, replace_row
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
 if TYPE_CHECKING:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from eventstore.errors import EventStoreError, Invalid, InvalidHistory, StreamNotFound
-from projections.commands import (
-    erasing,
-    exchanging,
-    explaining,
-    following,
-    proving,
-    reading,
-    restoring,
-    writing,
-)
+from projections import commands
 from projections.display import complain, prepare_output
-from projections.options import on_pipeline, on_store
 from projections.record import Stopped
 
+_FUNCTIONS = {function.partition("_")[0]: function for function in commands.LISTED}
+
+
+class _Commands(TyperGroup):
+    """Lists all commands, and imports the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _FUNCTIONS:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name)(getattr(commands, _FUNCTIONS[name]))
+            command = get_command(alone)
+        return name, command, rest
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -69,10 +76,22 @@ def about(
 ) -> None:
     """The history of Airbyte connector state, in the SQL database you already run."""
     if version:
+        from importlib import metadata  # noqa: PLC0415 - takes as long as the rest
+
         print(f"eventstore {metadata.version('airbyte-eventstore')}")
         raise typer.Exit
 
 
+def _not_imported() -> None:
+    """Stand in the list of commands."""
+
+
+for name, function in _FUNCTIONS.items():
+    _, summary = commands.LISTED[function]
+    app.command(name, help=summary)(_not_imported)
+
+
+@app.command()
 def demo(
     folder: Annotated[
         Path, typer.Option(help="Where to leave the database and the connector.")
@@ -82,34 +101,6 @@ def demo(
     from projections.demo import run_demo  # noqa: PLC0415 - needs PyAirbyte
 
     run_demo(folder)
-
-
-for command in (
-    writing.record,
-    reading.pipelines,
-    on_store(following.log),
-    on_pipeline(reading.show),
-    on_pipeline(reading.state),
-    on_pipeline(reading.catalog),
-    on_pipeline(explaining.diff),
-    on_pipeline(explaining.blame),
-    on_store(explaining.doctor),
-    on_pipeline(restoring.rewind, writes=True),
-    on_pipeline(restoring.clear, writes=True),
-    on_pipeline(restoring.set_state, writes=True),
-    on_pipeline(restoring.copy, writes=True),
-    on_pipeline(restoring.move, writes=True),
-    writing.rebuild,
-    on_store(exchanging.export),
-    exchanging.import_,
-    proving.verify,
-    proving.checkpoint,
-    proving.keygen,
-    on_store(erasing.erase, writes=True),
-    on_store(erasing.retention, writes=True),
-    demo,
-):
-    app.command(command.__name__.partition("_")[0])(command)
 
 
 def _is_wrong_usage(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.schema import schema_name
 from projections import catalogs, states
-from projections.models import ALL_TABLES, create_beside
+from projections.tables import ALL_TABLES, create_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

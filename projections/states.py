@@ -12,17 +12,16 @@ from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
 from eventstore.tables import events
-from projections.models import (
+from projections.tables import (
+    CACHE_STATE_TABLE,
+    DESTINATION_STATE_TABLE,
     GLOBAL_STATE_STREAM_NAME,
     LEGACY_STATE_STREAM_NAME,
     STATE_TABLES,
-    CacheStreamStateModel,
-    DestinationStreamStateModel,
     delete_rows,
     insert_row,
     purge,
     replace_row,
-    table_of,
 )
 from projections.views import STATE_KINDS, StateView, standing
 
@@ -145,8 +144,7 @@ def _row_keys(db: Connection, pipeline: Pipeline) -> set[str]:
 
 
 def _table(pipeline: Pipeline) -> Table:
-    to_cache = pipeline.destination is None
-    return table_of(CacheStreamStateModel if to_cache else DestinationStreamStateModel)
+    return CACHE_STATE_TABLE if pipeline.destination is None else DESTINATION_STATE_TABLE
 
 
 def _row_key(pipeline: Pipeline, stream: StreamDescriptor | None) -> str:

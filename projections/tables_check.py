@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from eventstore.tables import pipelines as pipelines_table
 from projections import catalogs, states
-from projections.models import ALL_TABLES
+from projections.tables import ALL_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

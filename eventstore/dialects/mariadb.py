@@ -18,7 +18,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -207,6 +206,8 @@ def create_table(db: Connection, table: Table) -> None:
 
 
 def _exact(of_column: TypeEngine[Any]) -> TypeEngine[Any]:
+    from sqlalchemy.dialects import mysql  # noqa: PLC0415 - slow to import, and only made here
+
     if isinstance(of_column, LargeBinary):
         return mysql.VARBINARY(of_column.length) if of_column.length else mysql.LONGBLOB()
     if isinstance(of_column, Text):

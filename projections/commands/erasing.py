@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -32,6 +33,7 @@ from projections.options import (
     instant,
     known_streams,
     named_streams,
+    on_store,
     require_reason,
 )
 from projections.plans import chosen_streams
@@ -54,6 +56,7 @@ class _Lost(NamedTuple):
     is_current: bool
 
 
+@partial(on_store, writes=True)
 def erase(
     store: EventStore,
     names: Names,
@@ -101,6 +104,7 @@ def erase(
         _report([erasure.erase(store, pipeline, **what)], json=json)
 
 
+@partial(on_store, writes=True)
 def retention(
     store: EventStore,
     names: Names,

@@ -14,7 +14,7 @@ from eventstore.errors import Invalid
 from eventstore.store import EventStore
 from projections.display import complain, counted, print_json_text, printable
 from projections.exchange import export_histories, import_histories
-from projections.options import Db, Names, Schema
+from projections.options import Db, Names, Schema, on_store
 from projections.record import Stopped
 from projections.wiring import connect
 
@@ -22,6 +22,7 @@ _WORD_EVERY = 100_000
 """Events between two words about how far it has come."""
 
 
+@on_store
 def export(
     store: EventStore,
     names: Names,

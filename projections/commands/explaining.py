@@ -24,7 +24,7 @@ from projections.display import (
     stream_as_json,
 )
 from projections.json_text import compact
-from projections.options import At, Json, Names, moment_of, require_stream
+from projections.options import At, Json, Names, moment_of, on_pipeline, on_store, require_stream
 from projections.table import Table, print_found
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ OtherConnection = Annotated[str | None, typer.Option(help="Its connection.")]
 _HINT = "doctor does not look at the chain of hashes: eventstore verify proves that it is whole"
 
 
+@on_pipeline
 def diff(
     store: EventStore,
     pipeline: Pipeline,
@@ -77,6 +78,7 @@ def diff(
         print_changes(audit.diff(*views), json=json, empty=_nothing_changed(*views))
 
 
+@on_pipeline
 def blame(
     store: EventStore,
     pipeline: Pipeline,
@@ -130,6 +132,7 @@ def _blame_as_json(each: audit.Blame) -> dict[str, Any]:
     }
 
 
+@on_store
 def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     """Print what looks wrong.
 

@@ -16,7 +16,14 @@ from eventstore.events import KINDS, Pipeline
 from eventstore.store import EventStore
 from projections import audit
 from projections.display import change_as_json, complain
-from projections.options import Json, Names, instant, require_stream, streams_with_events
+from projections.options import (
+    Json,
+    Names,
+    instant,
+    on_store,
+    require_stream,
+    streams_with_events,
+)
 from projections.table import Table, print_found
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 _POLL_MS = 1000
 
 
+@on_store
 def log(
     store: EventStore,
     names: Names,

@@ -25,7 +25,16 @@ from projections.display import (
     stream_as_json,
 )
 from projections.exchange import FORMS, write_state
-from projections.options import At, Db, Json, Schema, moment_of, opened, warn_before_history
+from projections.options import (
+    At,
+    Db,
+    Json,
+    Schema,
+    moment_of,
+    on_pipeline,
+    opened,
+    warn_before_history,
+)
 from projections.table import Table, print_found
 
 if TYPE_CHECKING:
@@ -54,6 +63,7 @@ def _head_as_json(reached: tuple[Pipeline, Head]) -> dict[str, Any]:
     }
 
 
+@on_pipeline
 def show(
     store: EventStore,
     pipeline: Pipeline,
@@ -79,6 +89,7 @@ def show(
         print_json_text(json_text.indented(json_text.parse(stored.body)))
 
 
+@on_pipeline
 def state(
     store: EventStore,
     pipeline: Pipeline,
@@ -115,6 +126,7 @@ def _state_as_json(state: tuple[StreamDescriptor | None, bytes]) -> dict[str, An
     return {**stream_as_json(stream), "type": payload.state_kind(body), "body": body.decode()}
 
 
+@on_pipeline
 def catalog(
     store: EventStore,
     pipeline: Pipeline,

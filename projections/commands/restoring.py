@@ -35,6 +35,7 @@ from projections.options import (
     confirmed,
     moment_of,
     named_streams,
+    on_pipeline,
     read_file,
     require_reason,
     warn_before_history,
@@ -99,7 +100,8 @@ def by_hand(command: Callable[..., Proposal]) -> Callable[..., None]:
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
     *common, _ = inspect.signature(whole, eval_str=True).parameters.values()
-    return with_signature(whole, command, [*common[:2], *own, *common[2:]])
+    proposed = with_signature(whole, command, [*common[:2], *own, *common[2:]])
+    return on_pipeline(proposed, writes=True)
 
 
 @by_hand

@@ -1,4 +1,4 @@
-"""How fast the drop-in writes beside PyAirbyte's own, the past is read, and the package imports.
+"""How fast the drop-in writes beside PyAirbyte's own, and the past is read.
 
 Two sides take turns in one run, A B A B, in short rounds of the same work, so that what else the
 machine does meets both; each side has a fresh database. What counts is the ratio of the medians.
@@ -6,8 +6,6 @@ machine does meets both; each side has a fresh database. What counts is the rati
 
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from itertools import count, islice
 
@@ -34,8 +32,6 @@ PAST_BATCH = 5_000
 PAST_ROUNDS = 15
 
 VERIFY_ROUNDS = 5
-
-IMPORT_ROUNDS = 15
 
 MOVED_EVENTS = 1_000_000
 REWOUND = 500
@@ -303,32 +299,6 @@ def large_global_state(number):
         for place in range(GLOBAL_STREAMS)
     ]
     return global_state({"lsn": number}, *streams)
-
-
-def test_importing_eventstore_costs_little_more_than_importing_sqlalchemy(results):
-    ours, theirs = [], []
-    seconds_to_import("eventstore"), seconds_to_import("sqlalchemy")
-    for _ in range(IMPORT_ROUNDS):
-        ours.append(seconds_to_import("eventstore"))
-        theirs.append(seconds_to_import("sqlalchemy"))
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    results["import eventstore"] = {
-        "unit": "processor seconds of a process",
-        "ours": round(statistics.median(ours), 4),
-        "sqlalchemy": round(statistics.median(theirs), 4),
-        "ratio": round(ratio, 2),
-        "target": "<= 1.3",
-        "rounds": {"ours": rounded(ours, 4), "sqlalchemy": rounded(theirs, 4)},
-    }
-    assert ratio <= 1.3
-
-
-def seconds_to_import(package):
-    """What the processor spends on it, which other processes do not lengthen as they do time."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def rounded(values, digits):

@@ -17,11 +17,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from projections import cli
+from projections import cli, commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
+
+for _command in commands.LISTED:
+    getattr(commands, _command)  # imports it
 
 _REQUEST = 1 << 20
 """Bytes, at most, of arguments and environment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 
 import pytest
@@ -71,6 +72,8 @@ def test_help_lists_every_command(eventstore):
 def test_help_of_a_command_names_every_option(command, eventstore):
     done = eventstore(command, "--help")
     assert (done.code, done.err) == (0, "")
+    listed = re.search(rf"\n  {command} +(.*)\n", eventstore("--help").out)
+    assert f"\n  {listed[1]}\n" in done.out
     words = done.out.replace("[", " ").replace("]", " ").replace(";", " ").split()
     assert OPTIONS[command] <= set(words)
 

@@ -9,7 +9,7 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect, latest_state
-from projections.models import STATE_TABLES
+from projections.tables import STATE_TABLES
 from tests.command_line.histories import OTHER, SHOP, STATES, events_in, write_history
 from tests.command_line.shell import SCRIPT, environment, finish, run, run_on_terminal, start
 from tests.messages import stream_state

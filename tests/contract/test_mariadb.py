@@ -12,7 +12,7 @@ from eventstore.dialects import dialect_of
 from eventstore.integrity import verify
 from projections import connect, latest_state, rebuild, register_catalog
 from projections.exchange import export_histories, import_histories
-from projections.models import STATE_TABLES
+from projections.tables import STATE_TABLES
 from tests.messages import catalog, configured_stream, saved
 
 SHOP = Pipeline("source-shop")

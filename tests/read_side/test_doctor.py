@@ -8,8 +8,8 @@ from sqlalchemy import make_url, select
 
 from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
 from projections import audit, connect, rebuild, register_catalog
-from projections.models import ALL_TABLES
 from projections.projector import apply_inline
+from projections.tables import ALL_TABLES
 from tests.messages import (
     catalog,
     configured_stream,

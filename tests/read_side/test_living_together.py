@@ -21,7 +21,7 @@ from projections import (
     latest_state,
     replay,
 )
-from projections.models import ALL_TABLES
+from projections.tables import ALL_TABLES
 from projections.views import StateView
 from tests.messages import catalog, configured_stream, global_state, stream_state
 from tests.read_side import breakdowns

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from eventstore import Pipeline
 from projections import connect, latest_catalog, latest_state
-from projections.models import ALL_TABLES
 from projections.pyairbyte import with_history
+from projections.tables import ALL_TABLES
 from tests.command_line import shell
 from tests.messages import stream_state
 from tests.syncs.connectors import record, state
