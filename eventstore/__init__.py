@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from eventstore.errors import (
+    AlteredBody,
     AppendIdReused,
     CheckpointBroken,
     CheckpointUnusable,
@@ -43,6 +44,7 @@ if _TYPE_CHECKING:
     from eventstore.store import EventStore
 
 __all__ = [
+    "AlteredBody",
     "AppendIdReused",
     "BodyErased",
     "CatalogRegistered",

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, func, select
 
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
+from eventstore.compression import packed, unpacked
 from eventstore.dialects import dialect_of
 from eventstore.events import StoredEvent, StreamDescriptor, to_datetime
 from eventstore.rows import KEEPS_ITS_BODY, pipeline_row
@@ -181,14 +182,19 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
     wanted = list(restored)
     for start in range(0, len(wanted), _CHUNK):
         query = (
-            select(events.c.version, events.c.body_version, events.c.commitment, bodies.c.data)
+            select(
+                *(events.c.version, events.c.body_version, events.c.commitment),
+                *(bodies.c.codec, bodies.c.data),
+            )
             .join_from(events, bodies, KEEPS_ITS_BODY)
             .where(events.c.pipeline_id == memory.id)
             .where(events.c.version.in_(wanted[start : start + _CHUNK]))
         )
-        for version, body_version, its_commitment, data in db.execute(query):
+        for version, body_version, its_commitment, its_codec, data in db.execute(query):
             draft = restored[version]
-            if bytes(data) == draft.body:  # `of` may be a version of another pipeline
+            if (
+                unpacked(its_codec, data, version) == draft.body
+            ):  # `of` may be a version of another pipeline
                 digest = sha256(draft.body).digest()
                 known = _KnownBody(digest, body_version, bytes(its_commitment))
                 memory.bodies[_slot(draft)] = known
@@ -286,7 +292,8 @@ def _find_or_add_body(
     known = memory.bodies.get(slot)
     if known is None or known.digest != digest:
         salt = secrets.token_bytes(16)
+        its_codec, data = packed(draft.body)
         known = _KnownBody(digest, version, commitment(salt, draft.body))
         memory.bodies[slot] = known
-        new_bodies.append((memory.id, version, salt, "plain", draft.body))
+        new_bodies.append((memory.id, version, salt, its_codec, data))
     return known

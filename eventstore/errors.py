@@ -11,6 +11,7 @@ EventStoreError
 │   ├── StateNotFound
 │   └── StreamNotFound
 ├── ErasedBody                  the event is there, its body is not any more
+├── AlteredBody                 what is kept cannot be the body that was stored
 ├── CheckpointUnusable          missing, unreadable, or signed with another key: it tells nothing
 ├── CheckpointBroken            the signature is wrong, or the history is not the one it signed
 ├── HistoryConflict             somebody else appended first
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from eventstore.events import StoredEvent
 
 __all__ = [
+    "AlteredBody",
     "AppendIdReused",
     "CheckpointBroken",
     "CheckpointUnusable",
@@ -97,6 +99,10 @@ class StreamNotFound(NotFound):
 
 class ErasedBody(EventStoreError):
     """The body of an event was erased; what it said is gone, that it was there is not."""
+
+
+class AlteredBody(EventStoreError):
+    """What is kept of a body cannot be what was stored: `verify` finds all that was changed."""
 
 
 class CheckpointUnusable(EventStoreError):

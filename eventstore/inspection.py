@@ -10,6 +10,7 @@ import orjson
 
 from eventstore import codec, payload
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
+from eventstore.compression import packed
 from eventstore.errors import Invalid, InvalidHistory
 from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor
 from eventstore.identity import check_attribution
@@ -233,7 +234,7 @@ class Inspection:
         if kind == BodyErased.__name__:
             for erased in payload.erased_versions(body):
                 history.missing.discard(erased)
-        self._batch.bodies.append((version, salt, "plain", body))
+        self._batch.bodies.append((version, salt, *packed(body)))
         self._size += len(body)
 
     def _put(self) -> None:

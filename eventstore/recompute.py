@@ -14,8 +14,9 @@ from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
+from eventstore.compression import PLAIN, unpacked
 from eventstore.erasure import KIND as ERASURE
-from eventstore.errors import StoreUnavailable
+from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.payload import erased_versions
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
@@ -125,7 +126,7 @@ def recompute(read: Read, part: Part, progress: Callable[[int], None]) -> Outcom
 def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
     """Which bodies were erased from a history, each after the version that says so."""
     query = (
-        select(events.c.version, _raw(bodies.c.data))
+        select(events.c.version, bodies.c.codec, _raw(bodies.c.data))
         .join_from(
             events,
             bodies,
@@ -135,10 +136,10 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
         )
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
     )
-    for said_by, data in db.execute(query.execution_options(yield_per=_ERASURES)):
+    for said_by, codec, data in db.execute(query.execution_options(yield_per=_ERASURES)):
         # One that was altered is found in its turn.
         with suppress(ValueError, KeyError, TypeError):
-            for version in erased_versions(_as_bytes(data)):
+            for version in erased_versions(_body_in(codec, _as_bytes(data), said_by)):
                 if type(version) is int:
                     yield said_by, version
 
@@ -150,6 +151,14 @@ def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _as_bytes(value: Any) -> Any:
     return bytes(value) if type(value) is memoryview else value  # psycopg2's bytes
+
+
+def _body_in(codec: Any, data: Any, version: int) -> Any:
+    """What is kept without its compression, None where nothing was compressed to it."""
+    try:
+        return unpacked(codec, data, version) if type(data) is bytes else None
+    except AlteredBody:
+        return None
 
 
 class _Check:
@@ -322,14 +331,14 @@ class _Check:
                 expected += 1
                 continue
             kept_at[version] = commitment
+            body = data if codec == PLAIN else _body_in(codec, data, version)
             if (
-                data is None
+                body is None
                 or version in erased
-                or codec != "plain"
                 or type(salt) is not bytes
-                or type(data) is not bytes
+                or type(body) is not bytes
                 or len(salt) != _SALT
-                or sha256(salt + data).digest() != commitment
+                or sha256(salt + body).digest() != commitment
             ):
                 self._check_body(version, kind, commitment, salt, codec)
             expected += 1
@@ -355,8 +364,9 @@ class _Check:
             if kind == ERASURE or version not in self._erased:
                 raise _Broken(version, "has lost its body, and no event says that it was erased")
             return
-        are_bytes = type(salt) is bytes and type(data) is bytes and len(salt) == _SALT
-        if codec != "plain" or not are_bytes or sha256(salt + data).digest() != commitment:
+        body = _body_in(codec, data, version)
+        are_bytes = type(salt) is bytes and type(body) is bytes and len(salt) == _SALT
+        if not are_bytes or sha256(salt + body).digest() != commitment:
             raise _Broken(version, "has another body than it was stored with")
 
     def _erased_by(self, db: Connection, version: int) -> int:

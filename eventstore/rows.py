@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, select
 
+from eventstore.compression import unpacked
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
 from eventstore.tables import bodies, events, pipelines, streams
 
@@ -30,6 +31,7 @@ STORED = (
         streams.c.namespace,
         streams.c.name,
         events,
+        bodies.c.codec,
         bodies.c.data,
     )
     .join_from(events, pipelines, pipelines.c.id == events.c.pipeline_id)
@@ -109,5 +111,5 @@ def stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
         if row.id not in seen:
             seen[row.id] = pipeline_of(row)
         stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-        body = None if row.data is None else bytes(row.data)
+        body = None if row.data is None else unpacked(row.codec, row.data, row.version)
         yield stored_event(row._mapping, seen[row.id], stream, body)

@@ -27,6 +27,7 @@ import orjson
 from sqlalchemy import and_, bindparam, select
 
 from eventstore.append import pipeline_id
+from eventstore.compression import unpacked
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _page() -> Select[Any]:
     """Events of a history, each with the body that it keeps itself."""
     own = and_(bodies.c.pipeline_id == events.c.pipeline_id, bodies.c.version == events.c.version)
     return (
-        select(*_COLUMNS.values(), bodies.c.salt, bodies.c.data)
+        select(*_COLUMNS.values(), bodies.c.salt, bodies.c.codec, bodies.c.data)
         .outerjoin_from(events, bodies, own)
         .where(events.c.pipeline_id == bindparam("pipeline"))
         .where(events.c.version > bindparam("after"))
@@ -127,7 +128,8 @@ def _line(
     line = {**names, **{key: found[key] for key in EVENT[len(NAMES) :]}}
     if line["body_version"] == line["version"]:
         line["salt"] = _hexadecimal(row.salt)
-        line["body"] = None if row.data is None else bytes(row.data).decode()
+        kept = row.data is not None
+        line["body"] = unpacked(row.codec, row.data, row.version).decode() if kept else None
     return line
 
 
