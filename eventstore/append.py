@@ -155,8 +155,8 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
     dialect = dialect_of(db)
-    for body in new_bodies:
-        dialect.check_size(db, len(body[-1]))
+    for draft in append.drafts:
+        dialect.check_size(db, len(draft.body))  # in the tables it is plain
     if len(rows) == len(new_bodies) == 1 and dialect.INSERTS_TOGETHER:
         both = zip((*_EVENT, *_ITS_BODY), (*rows[0], *new_bodies[0]), strict=True)
         _insert_event_with_body.on_driver(db, dict(both))
@@ -192,9 +192,8 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
         )
         for version, body_version, its_commitment, its_codec, data in db.execute(query):
             draft = restored[version]
-            if (
-                unpacked(its_codec, data, version) == draft.body
-            ):  # `of` may be a version of another pipeline
+            # `of` may be a version of another pipeline.
+            if unpacked(its_codec, data, version) == draft.body:
                 digest = sha256(draft.body).digest()
                 known = _KnownBody(digest, body_version, bytes(its_commitment))
                 memory.bodies[_slot(draft)] = known
