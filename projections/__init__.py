@@ -13,7 +13,7 @@ if _TYPE_CHECKING:
         SqlStateWriter,
     )
     from projections.catalogs import latest_catalog, register_catalog
-    from projections.catch_up import catch_up
+    from projections.catching_up import catch_up
     from projections.models import (
         CachedStream,
         CacheStreamStateModel,
@@ -93,7 +93,7 @@ _HOMES = {
     "StateProvider": "providers",
     "StateView": "views",
     "catalog_as_of": "as_of",
-    "catch_up": "catch_up",
+    "catch_up": "catching_up",
     "connect": "wiring",
     "latest_catalog": "catalogs",
     "latest_state": "states",

@@ -74,6 +74,13 @@ def test_everything_public_is_offered_and_nothing_else(package):
 
 
 @packages
+def test_nothing_that_is_offered_has_the_name_of_a_module(package):
+    """Whoever imports the module would find it there from then on."""
+    folder = Path(package.__file__).parent
+    assert {path.stem for path in folder.iterdir()}.isdisjoint(package.__all__)
+
+
+@packages
 def test_the_names_others_rely_on_are_offered(package):
     assert set(RELIED_ON[package].split()) <= set(package.__all__)
 
