@@ -91,7 +91,7 @@ for name, function in _FUNCTIONS.items():
     app.command(name, help=summary)(_not_imported)
 
 
-@app.command()
+@app.command("demo")
 def demo(
     folder: Annotated[
         Path, typer.Option(help="Where to leave the database and the connector.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, text
 
-from eventstore.chain import GENESIS, encoded_names, row_hash
+from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
+from eventstore.compression import unpacked
 from eventstore.events import Pipeline, StreamDescriptor
 from eventstore.tables import bodies, events, pipelines, streams
 
@@ -62,7 +62,7 @@ def rehash(db: Connection, pipeline: Pipeline) -> None:
         for row in db.execute(select(streams).where(streams.c.pipeline_id == its_id))
     }
     kept = {
-        row.version: sha256(bytes(row.salt) + bytes(row.data)).digest()
+        row.version: commitment(bytes(row.salt), unpacked(row.codec, row.data, row.version))
         for row in db.execute(select(bodies).where(bodies.c.pipeline_id == its_id))
     }
     previous = GENESIS

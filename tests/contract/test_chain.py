@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import and_, select
 
 from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StreamDescriptor
+from eventstore.compression import unpacked
 from eventstore.tables import bodies, events, pipelines, streams
 from projections import connect, register_catalog
 from tests.messages import catalog, configured_stream, global_state, saved, stream_state
@@ -76,6 +77,7 @@ def _rows(store, pipeline):
             streams.c.name,
             events,
             bodies.c.salt,
+            bodies.c.codec,
             bodies.c.data,
         )
         .join_from(events, pipelines, pipelines.c.id == events.c.pipeline_id)
@@ -92,7 +94,8 @@ def _rows(store, pipeline):
 def _hash(previous, row):
     commitment = None
     if row.body_version is not None:
-        commitment = sha256(bytes(row.salt) + bytes(row.data)).digest()
+        body = unpacked(row.codec, row.data, row.version)
+        commitment = sha256(bytes(row.salt) + body).digest()
     fields = [
         *(row.source, row.destination, row.table_prefix, row.connection),
         *(row.version, row.stored_at, bytes(row.append_id), row.kind, row.format),
