@@ -138,15 +138,16 @@ class EventStore:
         pipeline: Pipeline,
         drafts: Sequence[Draft],
         *,
+        id: UUID | None = None,  # noqa: A002 - the name of the thing
         expected: int | None = None,
         actor: str | None = None,
         reason: str | None = None,
         run: str | None = None,
     ) -> list[StoredEvent]:
-        """Append what is encoded already in a transaction of the caller's."""
+        """Append what is encoded already in a transaction of the caller's; once under one `id`."""
         who, which = actor or self.actor, run or self.run
-        append = Append(pipeline, drafts, uuid7(), who, reason, which, expected)
-        stored, _ = self._append(db, append, look=False)
+        append = Append(pipeline, drafts, id or uuid7(), who, reason, which, expected)
+        stored, _ = self._append(db, append, look=id is not None)
         return stored
 
     def apply_within(self, db: Connection, stored: Sequence[StoredEvent]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eventstore import codec, payload
 from eventstore.errors import HistoryConflict, Invalid, StreamNotFound
 from eventstore.events import Pipeline, StateCleared, StateSaved, StreamDescriptor
-from eventstore.identity import check_attribution
+from eventstore.identity import check_attribution, uuid7
 from projections import audit
 from projections.as_of import BeforeHead, Moment, locate, state_as_of
 from projections.views import STATE_KINDS, StateView, standing
@@ -17,6 +17,7 @@ from projections.wording import some_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from uuid import UUID
 
     from sqlalchemy import Connection
 
@@ -66,21 +67,28 @@ class Plan:
         )
 
     def append_within(
-        self, db: Connection, store: EventStore, *, reason: str, actor: str | None, run: str | None
+        self,
+        db: Connection,
+        store: EventStore,
+        append_id: UUID,
+        *,
+        reason: str,
+        actor: str | None,
+        run: str | None,
     ) -> list[StoredEvent]:
-        """`append` in a transaction of the caller's."""
+        """`append` in a transaction of the caller's; under the same id it is done once."""
         pipeline, seen = self.before.pipeline, self.before.version
-        actual = store.head_within(db, pipeline).version
-        if actual != seen:
-            raise HistoryConflict(pipeline, expected=seen, actual=actual)
         if not self.events:
+            actual = store.head_within(db, pipeline).version
+            if actual != seen:
+                raise HistoryConflict(pipeline, expected=seen, actual=actual)
             return []
         who, why, which = check_attribution(
             actor or store.actor, self.reason(reason), run or store.run
         )
         drafts = [store.encode(event) for event in self.events]
         return store.append_drafts(
-            db, pipeline, drafts, expected=seen, actor=who, reason=why, run=which
+            db, pipeline, drafts, id=append_id, expected=seen, actor=who, reason=why, run=which
         )
 
     def reason(self, given: str) -> str:
@@ -102,8 +110,11 @@ def append_together(
     if len(plans) == 1:
         return plans[0].append(store, **said)
 
+    named = [(plan, uuid7()) for plan in plans]  # whose acknowledgement may get lost
+
     def work(db: Connection) -> list[StoredEvent]:
-        return [stored for plan in plans for stored in plan.append_within(db, store, **said)]
+        done = (plan.append_within(db, store, its_id, **said) for plan, its_id in named)
+        return [stored for some in done for stored in some]
 
     return store.database.transact(work)
 

@@ -104,6 +104,17 @@ def at_commit(engine: Engine, act: Callable[[Connection], None]) -> Iterator[Non
         event.remove(engine, "commit", interrupt)
 
 
+def die(db: Connection) -> None:
+    """Lose the connection."""
+    db.connection.dbapi_connection.close()
+
+
+def commit_then_die(db: Connection) -> None:
+    """Lose the connection after the server has committed."""
+    db.connection.dbapi_connection.commit()
+    die(db)
+
+
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[str]]:
     """Collect the statements, without those that only begin, end or tune a transaction."""

@@ -18,7 +18,7 @@ from eventstore import (
     StreamDescriptor,
 )
 from projections import connect, latest_state
-from tests.interruptions import at_commit, everywhere
+from tests.interruptions import at_commit, commit_then_die, die, everywhere
 from tests.messages import saved, stream_state
 
 SHOP = Pipeline("source-shop")
@@ -98,7 +98,7 @@ def test_a_caller_whose_acknowledgement_was_lost_finds_the_append_under_its_id(e
     append_id = uuid4()
     store.append(SHOP, saved("users", {"cursor": 0}))
 
-    with at_commit(engine, _commit_then_die):
+    with at_commit(engine, commit_then_die):
         stored = _append_until_acknowledged(store, append_id)
     assert [event.version for event in stored] == [2, 3, 4]
     assert store.append(SHOP, *BATCH, id=append_id) == stored
@@ -110,7 +110,7 @@ def test_a_caller_whose_connection_died_before_the_commit_appends_once(engine):
     append_id = uuid4()
     store.append(SHOP, saved("users", {"cursor": 0}))
 
-    with at_commit(engine, _die):
+    with at_commit(engine, die):
         stored = _append_until_acknowledged(store, append_id)
     assert [event.version for event in stored] == [2, 3, 4]
     assert store.heads() == {SHOP: 4}
@@ -122,7 +122,7 @@ def test_a_store_finds_out_by_itself_what_became_of_an_append(engine, died):
     store = connect(engine)
     store.append(SHOP, saved("users", {"cursor": 0}))
 
-    with at_commit(engine, _commit_then_die if died == "after" else _die):
+    with at_commit(engine, commit_then_die if died == "after" else die):
         stored = store.append(SHOP, *BATCH)
     assert list(store.history(SHOP, after=1)) == stored
 
@@ -182,12 +182,3 @@ def _end_connections(engine):
         for other in db.scalars(text(OTHERS[engine.name])).all():
             with suppress(DBAPIError):  # it has ended by itself
                 db.execute(text(END[engine.name].format(other)))
-
-
-def _die(db):
-    db.connection.dbapi_connection.close()
-
-
-def _commit_then_die(db):
-    db.connection.dbapi_connection.commit()
-    _die(db)

@@ -26,6 +26,7 @@ from projections import StateView, latest_state, parse_moment, replay, state_as_
 from projections.plans import append_together, plan_move, plan_rewind
 from projections.rewind import clear, copy, move, rewind, set_state
 from tests.contract.random_histories import STREAMS, histories, play
+from tests.interruptions import at_commit, commit_then_die, die
 from tests.messages import global_state, inner_state, legacy_state, saved, stream_state
 
 SHOP = Pipeline("source-shop")
@@ -340,6 +341,15 @@ def test_a_state_is_moved_whole_or_not_at_all_wherever_it_is_cut_off(shop):
         expected = ({}, CURSORS) if done else (CURSORS, {})
         assert (cursors(shop), cursors(shop, LAKE)) == expected
     assert steps > 5
+
+
+@pytest.mark.needs("NOW")  # a server, to which a connection can be lost
+@pytest.mark.parametrize("lost", [die, commit_then_die])
+def test_a_move_whose_acknowledgement_was_lost_is_done_once(shop, lost):
+    with at_commit(shop.database.engine, lost):
+        done = move(shop, SHOP, LAKE, **WHY)
+    assert done == [*shop.history(LAKE), *shop.history(SHOP, after=4)]
+    assert (cursors(shop), cursors(shop, LAKE)) == ({}, CURSORS)
 
 
 def test_a_state_of_a_pipeline_nobody_knows_is_empty(store):
