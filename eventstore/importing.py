@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from eventstore.append import next_id, pipeline_id
-from eventstore.compression import unpacked
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryDiffers
 from eventstore.inspection import Inspection
@@ -81,9 +80,8 @@ def _import(
 def _write(db: Connection, its_id: int, history: History, spool: Spool) -> None:
     """Write a history; as in an append its events go first, since their key decides a race."""
     for _ in range(history.batches):
-        new_events, new_bodies = spool.take()
-        for version, _, codec, data in new_bodies:
-            dialect_of(db).check_size(db, len(unpacked(codec, data, version)))
+        new_events, new_bodies, longest = spool.take()
+        dialect_of(db).check_size(db, longest)
         _insert_events.run(db, [(its_id, *row) for row in new_events])
         _insert_bodies.run(db, [(its_id, *row) for row in new_bodies])
     db.execute(pipelines.insert(), pipeline_row(its_id, history.pipeline))

@@ -81,13 +81,15 @@ class Inspection:
         self._digest = sha256()
         self._number = 0
         self._count = 0
-        self._names: list[object] = []
+        self._names: tuple[object, ...] = ()
         self._newest: History
         self._histories: dict[Pipeline, History] = {}
         self._batch = Batch([], [])
-        self._size = 0
+        self._size = self._longest = 0
         self._who: tuple[object, ...] = ()
         self._what: tuple[object, ...] = ()
+        self._append_id: object = self  # which no line has
+        self._append = b""
 
     def read(self, lines: Iterable[bytes]) -> list[History]:
         """Check all lines; raises InvalidHistory."""
@@ -143,8 +145,8 @@ class Inspection:
         if tuple(line) not in (EVENT_WITH_BODY, EVENT):
             raise InvalidHistory(f"an event has {', '.join(EVENT)}, in this order")
         # All of an export comes by here: it has names of its own, and is not cut into steps.
+        values = tuple(line.values())
         (
-            *pipeline,
             version,
             stored_at,
             append_id,
@@ -160,14 +162,18 @@ class Inspection:
             keeper,
             committed,
             hash_there,
-        ) = list(line.values())[: len(EVENT)]
-        history = self._history(pipeline)
+        ) = values[len(NAMES) : len(EVENT)]
+        pipeline = values[: len(NAMES)]
+        history = self._newest if pipeline == self._names else self._begin(pipeline)
         _check_place(history, version, stored_at, of)
-        self._check_words((kind, form, origin), (actor, reason, run))
+        what, who = (kind, form, origin), (actor, reason, run)
+        if what != self._what or who != self._who or type(form) is not int:
+            self._check_words(what, who)
         stream = history.streams.get((namespace, name)) or _new_stream(history, namespace, name)
-        append_id = _read_bytes(append_id, _SHORT)
+        if append_id != self._append_id:
+            self._append_id, self._append = append_id, _read_bytes(append_id, _SHORT)
         committed = self._read_commitment(version, keeper, committed)
-        place = version, stored_at, append_id, kind, form
+        place = version, stored_at, self._append, kind, form
         said: Any = (origin, of, actor, reason, run, keeper, committed)
         its_hash = row_hash(history.hash, history.encoded, *place, stream.encoded, *said)
         if its_hash.hex() != hash_there:
@@ -186,26 +192,21 @@ class Inspection:
         if len(self._batch.events) == PAGE or self._size > _BATCH_SIZE:
             self._put()
 
-    def _history(self, names: list[Any]) -> History:
-        if names != self._names:
-            self._put()
-            pipeline = Pipeline(*names)
-            if pipeline in self._histories:
-                raise InvalidHistory(f"the history of {pipeline} is there in two parts")
-            self._newest = self._histories[pipeline] = History(pipeline, encoded_names(names))
-            self._names = names
-            self._commitments.clear()
+    def _begin(self, names: tuple[Any, ...]) -> History:
+        self._put()
+        pipeline = Pipeline(*names)
+        if pipeline in self._histories:
+            raise InvalidHistory(f"the history of {pipeline} is there in two parts")
+        self._newest = self._histories[pipeline] = History(pipeline, encoded_names(names))
+        self._names = names
+        self._commitments.clear()
         return self._newest
 
     def _check_words(self, what: tuple[Any, ...], who: tuple[Any, ...]) -> None:
         """Refuse what no log can hold; what was checked in the line before is not again."""
-        if who != self._who:
-            check_attribution(*who)
-            self._who = who
-        kind, form, origin = what
-        if what != self._what or type(form) is not int:
-            _check_what(kind, form, origin)
-            self._what = what
+        check_attribution(*who)
+        _check_what(*what)
+        self._what, self._who = what, who
 
     def _read_commitment(self, version: int, keeper: Any, text: Any) -> bytes | None:
         """What an event commits to, which is what the event committed to that keeps the body."""
@@ -236,13 +237,14 @@ class Inspection:
                 history.missing.discard(erased)
         self._batch.bodies.append((version, salt, *packed(body)))
         self._size += len(body)
+        self._longest = max(self._longest, len(body))
 
     def _put(self) -> None:
         """Keep the rows of a batch; all are of the newest history."""
         if self._batch.events:
-            self._spool.put(self._batch)
+            self._spool.put(self._batch._replace(longest=self._longest))
             self._newest.batches += 1
-            self._batch, self._size = Batch([], []), 0
+            self._batch, self._size, self._longest = Batch([], []), 0, 0
 
 
 class _Commitments:

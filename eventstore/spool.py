@@ -12,6 +12,8 @@ class Batch(NamedTuple):
 
     events: list[tuple[Any, ...]]
     bodies: list[tuple[Any, ...]]
+    longest: int = 0
+    """Bytes of the longest body, plain."""
 
 
 class Spool:
