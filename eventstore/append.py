@@ -155,8 +155,8 @@ def write(db: Connection, append: Append, memory: Memory, now: int) -> list[Stor
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
     dialect = dialect_of(db)
-    for draft in append.drafts:
-        dialect.check_size(db, len(draft.body))  # in the tables it is plain
+    longest = max((len(draft.body) for draft in append.drafts), default=0)
+    dialect.check_size(db, longest)  # in the tables it is plain
     if len(rows) == len(new_bodies) == 1 and dialect.INSERTS_TOGETHER:
         both = zip((*_EVENT, *_ITS_BODY), (*rows[0], *new_bodies[0]), strict=True)
         _insert_event_with_body.on_driver(db, dict(both))
@@ -250,12 +250,13 @@ def _place(
     names = encoded_names(
         (pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection)
     )
+    append_id = append.id.bytes
     by = append.actor, append.reason, append.run
     for draft in append.drafts:
         head, stream = memory.head, memory.streams[draft.stream]
         version, stored_at = head.version + 1, max(now, head.stored_at + 1)
         body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
-        place = version, stored_at, append.id.bytes, draft.kind, FORMAT
+        place = version, stored_at, append_id, draft.kind, FORMAT
         kept = (body.version, body.commitment) if body else (None, None)
         said = draft.origin, draft.of, *by, *kept
         its_hash = row_hash(head.hash, names, *place, stream.encoded, *said)

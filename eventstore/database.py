@@ -89,7 +89,7 @@ class Database:
     def session(self) -> Iterator[Session]:
         """Several transactions on one connection, which is closed at the end."""
         engine = self.engine
-        with engine.connect() as db:
+        with _connection(engine) as db:
             try:
                 yield Session(db)
             finally:
