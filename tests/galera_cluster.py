@@ -85,7 +85,8 @@ class Node(MariaDB):
 
     def ask(self, statement: str) -> Sequence[object]:
         """Say something to it, also where it has lost the cluster and refuses most of all."""
-        with connect(host="127.0.0.1", port=self.port, user="tests") as db, db.cursor() as cursor:
+        address = {"host": "127.0.0.1", "port": self.port}
+        with connect(**address, user="tests", ssl_disabled=True) as db, db.cursor() as cursor:
             cursor.execute(statement)
             return cursor.fetchone() or ()
 

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateSchema, DropSchema
 
@@ -76,14 +76,16 @@ class MariaDB(Server):
             return False
 
     def url(self, database: str | None = None) -> str:
-        """The SQLAlchemy URL of a database."""
+        """The SQLAlchemy URL of a database.
+
+        Without TLS: PyMySQL reads all certificates of the system for each connection, 19 ms.
+        """
         address = f"tests@127.0.0.1:{self.port}/{database or 'mysql'}"
-        return f"mariadb+pymysql://{address}?charset=utf8mb4"
+        return f"mariadb+pymysql://{address}?charset=utf8mb4&ssl_disabled=true"
 
     def empty(self, database: str) -> None:
         """End its connections and make it anew; drop what a test has made beside it."""
-        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT")
-        with engine.connect() as db:
+        with self.engine().connect() as db:
             mine = text("SELECT id FROM information_schema.processlist WHERE db = :name")
             for number in db.scalars(mine, {"name": database}):
                 with suppress(OperationalError):  # it has ended by itself
@@ -92,7 +94,6 @@ class MariaDB(Server):
             for name in {*there} - {*_SYSTEMS} - self.databases | {database}:
                 db.execute(DropSchema(name))
             db.execute(CreateSchema(database))
-        engine.dispose()
 
     @property
     def _settings(self) -> Sequence[str]:

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from sqlalchemy import Engine
     from typing_extensions import Self
 
 # Before it says a word, a server waits for the disk, and so may all of a loaded machine.
@@ -59,6 +60,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self.databases: set[str] = set()
+        self._engines: dict[str | None, Engine] = {}
         self._idle: list[str] = []
         self.initialise()
 
@@ -139,6 +141,8 @@ class Server:
         """Stop the server and remove its folder, unless this is a fork of who started it."""
         if os.getpid() != self._owner:
             return
+        for engine in self._engines.values():
+            engine.dispose()
         if self._process and self.runs:
             self.resume()
             self._process.send_signal(self.STOP)
@@ -164,11 +168,17 @@ class Server:
 
     def execute(self, database: str | None, *statements: str) -> None:
         """Execute statements, each by itself."""
-        engine = create_engine(self.url(database), isolation_level="AUTOCOMMIT")
-        with engine.connect() as db:
+        with self.engine(database).connect() as db:
             for statement in statements:
                 db.exec_driver_sql(statement)
-        engine.dispose()
+
+    def engine(self, database: str | None = None) -> Engine:
+        """For statements of the tests' own; it stays open, since to connect takes milliseconds."""
+        if database not in self._engines:
+            self._engines[database] = create_engine(
+                self.url(database), isolation_level="AUTOCOMMIT", pool_pre_ping=True
+            )
+        return self._engines[database]
 
     @property
     def _log(self) -> Path:
