@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING
 
 from eventstore import reading
 from eventstore.append import Append, Head, Memory, find_head, write
 from eventstore.codec import encode
 from eventstore.database import Database
+from eventstore.dialects import dialect_of
 from eventstore.errors import (
     AppendIdReused,
     HistoryConflict,
@@ -22,7 +24,7 @@ from eventstore.errors import (
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.predecessors import before
-from eventstore.schema import LOG
+from eventstore.schema import LOG, schema_name
 from eventstore.tables import events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from eventstore.codec import Draft
     from eventstore.events import Event, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
+
+_CROWDED_S = 1.0
+"""How long after a lost race one waits in line to append: who has won is fast enough to win again,
+and who pauses is passed by all who do not."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +78,7 @@ class EventStore:
         self._clock = clock
         self._body_limit = body_limit
         self._memories: dict[Pipeline, Memory] = {}
+        self._crowded: dict[Pipeline, float] = {}
         self._memories_of: Engine | None = None
         self.actor = os_user()
         self.run = fresh_run()
@@ -104,12 +111,14 @@ class EventStore:
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
         its_id = uuid7() if id is None else append_id(id)
         append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)
-        maybe_stored = id is not None
+        tries = count()
 
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
-            nonlocal maybe_stored
-            look, maybe_stored = maybe_stored, True  # an acknowledgement may get lost from here on
-            return self._append(db, append, look=look)
+            again = next(tries) > 0
+            if again:
+                self._crowded[pipeline] = time.monotonic() + _CROWDED_S
+            # An acknowledgement may have got lost.
+            return self._append(db, append, look=again or id is not None)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -345,17 +354,21 @@ class EventStore:
         self, db: Connection, append: Append, *, look: bool
     ) -> tuple[list[StoredEvent], Memory | None]:
         self.require_inline()
+        pipeline = append.pipeline
+        crowded = self._crowded.get(pipeline, 0) > time.monotonic()
+        if crowded:
+            dialect_of(db).wait_in_line(db, schema_name(db), pipeline.key)
         # Taken away until the transaction is committed: what a failed one learned is wrong.
-        remembered = self._remembered(db).pop(append.pipeline, None)
+        remembered = self._remembered(db).pop(pipeline, None)
         expected = append.expected
-        read = look or expected is not None or append.writer is not None
-        memory, now = find_head(db, append.pipeline, remembered, self._clock, read=read)
+        read = look or crowded or expected is not None or append.writer is not None
+        memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
         # Looked for behind the head: what is appended after that was read loses the race for it.
         if look and (stored := reading.appended_as(db, append.id)):
             return _same_append(stored, append), None
         if expected is not None and expected != memory.head.version:
             actual = memory.head.version
-            raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
+            raise HistoryConflict(pipeline, expected=expected, actual=actual)
         if append.writer is not None:
             _check_writer(db, append, memory.id)
         stored = write(db, append, memory, now)

@@ -93,6 +93,9 @@ class Dialect(Protocol):
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 
+    def wait_in_line(self, db: Connection, schema: str | None, pipeline_key: str) -> None:
+        """Wait in this transaction for those who wait to append to the pipeline already."""
+
     def schema_lock(self, db: Connection) -> AbstractContextManager[object]:
         """Let one process at a time make tables, in a transaction inside."""
 

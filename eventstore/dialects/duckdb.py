@@ -87,6 +87,10 @@ def begin_write(db: Connection) -> None:
     """Nothing to do: the first statement begins."""
 
 
+def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
+    """Nothing to do: who has the turn is alone."""
+
+
 def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need
     """Nothing to do: threads of this process that race are told to try again."""
     return nullcontext()

@@ -86,6 +86,7 @@ _GUARDS = {
 
 _STRICT = {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"}
 _SQL_MODE = "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+_LINE = "SELECT id FROM {schema}_eventstore_pipelines WHERE `key` = '{key}' FOR UPDATE"
 _SCHEMA_LOCK = "'airbyte-eventstore'"
 _SCHEMA_LOCK_S = 60
 
@@ -167,6 +168,11 @@ def begin_write(db: Connection) -> None:
             "half done: give the store an engine that does not"
         )
     execute(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
+    """Lock the pipeline's row, if it is there; on Galera it is the node's own."""
+    execute(db, _LINE.format(schema=_qualifier(db, schema), key=pipeline_key))
 
 
 @contextmanager

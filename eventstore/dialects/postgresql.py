@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 
+from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ _GUARDS = (
     "ALTER TABLE {schema}_eventstore_events ENABLE ALWAYS TRIGGER _eventstore_no_truncate",
 )
 
+_LINE = (
+    "SELECT pg_advisory_xact_lock({number}) "
+    "WHERE current_setting('transaction_isolation') = 'read committed'"
+)
 _SCHEMA_LOCK = 4_912_377_620  # any constant of our own
 
 
@@ -81,6 +86,15 @@ def begin_write(db: Connection) -> None:
             "this engine commits every statement by itself (AUTOCOMMIT), so an append could be "
             "half done: give the store an engine that does not"
         )
+
+
+def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:  # noqa: ARG001 - as below
+    """Take an advisory lock, for which no privilege is needed; it ends with the transaction.
+
+    Where a transaction sees nothing that was committed after its first statement, to have waited
+    would be to have lost.
+    """
+    execute(db, _LINE.format(number=int(pipeline_key[:15], 16)))
 
 
 def schema_lock(db: Connection) -> AbstractContextManager[object]:

@@ -101,6 +101,10 @@ def begin_write(db: Connection) -> None:
     execute(db, "BEGIN IMMEDIATE")
 
 
+def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
+    """Nothing to do: there is one writer at a time."""
+
+
 def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need
     """Nothing to do: the write lock is taken."""
     return nullcontext()

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,23 @@ def test_of_several_who_saw_the_same_version_one_appends(database):
         with ThreadPoolExecutor(WRITERS) as pool:
             outcomes = Counter(pool.map(append, range(WRITERS)))
         assert outcomes == {"appended": 1, (1, 2): WRITERS - 1}
+
+
+def test_who_loses_a_race_waits_in_line_and_seldom_loses_again(database, caplog):
+    """And so nobody is always last: a try that lost is logged."""
+    appends = 40
+    with ExitStack() as stack:
+        stores = [stack.enter_context(connect(database)) for _ in range(WRITERS)]
+        stores[0].append(SHOP, saved("users", {}))
+
+        def append_many(store):
+            for number in range(appends):
+                store.append(SHOP, *(saved(f"stream {n}", {"n": number}) for n in range(5)))
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(append_many, stores))
+    lost = [record for record in caplog.records if "lost race" in record.getMessage()]
+    assert len(lost) < appends * WRITERS / 4
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -10,6 +10,8 @@ from tests.faults.oracle import SHOP, SIZES, Part, Program, check_exactly, reade
 
 SHARING, ALONE, READERS = 8, 8, 3
 
+LEAST, PATIENCE = 200, 4
+
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1800)
@@ -24,3 +26,19 @@ def test_what_is_acknowledged_is_stored_and_seen_without_gaps(database, rounds):
         for each in writers:
             each.goes_on(rounds * len(SIZES))
         check_exactly(store, writers, readers)
+
+
+@pytest.mark.slow
+def test_none_of_several_on_one_pipeline_is_always_last(database):
+    kind = Program if dialect_of(make_url(database)).MANY_PROCESSES else Part
+    with connect(database) as store:
+        store.pipelines()
+    writers = [writer(database, SHOP, kind) for _ in range(SHARING)]
+    for each in writers:
+        each.goes_on()
+    before = [len(each.reports) for each in writers]
+    for each in writers:
+        each.goes_on(LEAST)
+    after = [len(each.finish()) for each in writers]
+    stored = [count - count_before for count, count_before in zip(after, before, strict=True)]
+    assert max(stored) < PATIENCE * min(stored)
