@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import reading
 from eventstore.append import Append, Head, Memory, find_head, write
@@ -46,6 +46,11 @@ and who pauses is passed by all who do not."""
 _log = logging.getLogger(__name__)
 
 
+class _Line(NamedTuple):
+    pipeline_id: int
+    until: float
+
+
 class EventStore:
     """The log of all pipelines in one database.
 
@@ -78,7 +83,7 @@ class EventStore:
         self._clock = clock
         self._body_limit = body_limit
         self._memories: dict[Pipeline, Memory] = {}
-        self._crowded: dict[Pipeline, float] = {}
+        self._lines: dict[Pipeline, _Line] = {}
         self._memories_of: Engine | None = None
         self.actor = os_user()
         self.run = fresh_run()
@@ -115,10 +120,8 @@ class EventStore:
 
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             again = next(tries) > 0
-            if again:
-                self._crowded[pipeline] = time.monotonic() + _CROWDED_S
             # An acknowledgement may have got lost.
-            return self._append(db, append, look=again or id is not None)
+            return self._append(db, append, look=again or id is not None, again=again)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -351,18 +354,21 @@ class EventStore:
         self.close()
 
     def _append(
-        self, db: Connection, append: Append, *, look: bool
+        self, db: Connection, append: Append, *, look: bool, again: bool = False
     ) -> tuple[list[StoredEvent], Memory | None]:
         self.require_inline()
         pipeline = append.pipeline
-        crowded = self._crowded.get(pipeline, 0) > time.monotonic()
-        if crowded:
-            dialect_of(db).wait_in_line(db, schema_name(db), pipeline.key)
+        line = self._lines.get(pipeline)
+        crowded = line is not None and time.monotonic() < line.until
+        if line and crowded:
+            dialect_of(db).wait_in_line(db, schema_name(db), line.pipeline_id)
         # Taken away until the transaction is committed: what a failed one learned is wrong.
         remembered = self._remembered(db).pop(pipeline, None)
         expected = append.expected
         read = look or crowded or expected is not None or append.writer is not None
         memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
+        if again:
+            self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
         # Looked for behind the head: what is appended after that was read loses the race for it.
         if look and (stored := reading.appended_as(db, append.id)):
             return _same_append(stored, append), None

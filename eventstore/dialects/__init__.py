@@ -93,7 +93,7 @@ class Dialect(Protocol):
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 
-    def wait_in_line(self, db: Connection, schema: str | None, pipeline_key: str) -> None:
+    def wait_in_line(self, db: Connection, schema: str | None, pipeline_id: int) -> None:
         """Wait in this transaction for those who wait to append to the pipeline already."""
 
     def schema_lock(self, db: Connection) -> AbstractContextManager[object]:

@@ -87,7 +87,7 @@ def begin_write(db: Connection) -> None:
     """Nothing to do: the first statement begins."""
 
 
-def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
+def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:
     """Nothing to do: who has the turn is alone."""
 
 

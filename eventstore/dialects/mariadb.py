@@ -86,7 +86,7 @@ _GUARDS = {
 
 _STRICT = {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"}
 _SQL_MODE = "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
-_LINE = "SELECT id FROM {schema}_eventstore_pipelines WHERE `key` = '{key}' FOR UPDATE"
+_LINE = "SELECT id FROM {schema}_eventstore_pipelines WHERE id = {id} FOR UPDATE"
 _SCHEMA_LOCK = "'airbyte-eventstore'"
 _SCHEMA_LOCK_S = 60
 
@@ -170,9 +170,13 @@ def begin_write(db: Connection) -> None:
     execute(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
-    """Lock the pipeline's row, if it is there; on Galera it is the node's own."""
-    execute(db, _LINE.format(schema=_qualifier(db, schema), key=pipeline_key))
+def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:
+    """Lock the pipeline's row, if it is there; on Galera it is the node's own.
+
+    By its primary key: by another, the gap beside it would be locked too, and keep out pipelines
+    that begin.
+    """
+    execute(db, _LINE.format(schema=_qualifier(db, schema), id=pipeline_id))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ _GUARDS = (
 )
 
 _LINE = (
-    "SELECT pg_advisory_xact_lock({number}) "
+    "SELECT pg_advisory_xact_lock(4912377, {id}) "
     "WHERE current_setting('transaction_isolation') = 'read committed'"
 )
 _SCHEMA_LOCK = 4_912_377_620  # any constant of our own
@@ -88,13 +88,13 @@ def begin_write(db: Connection) -> None:
         )
 
 
-def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:  # noqa: ARG001 - as below
+def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:  # noqa: ARG001 - as below
     """Take an advisory lock, for which no privilege is needed; it ends with the transaction.
 
     Where a transaction sees nothing that was committed after its first statement, to have waited
     would be to have lost.
     """
-    execute(db, _LINE.format(number=int(pipeline_key[:15], 16)))
+    execute(db, _LINE.format(id=pipeline_id))
 
 
 def schema_lock(db: Connection) -> AbstractContextManager[object]:

@@ -101,7 +101,7 @@ def begin_write(db: Connection) -> None:
     execute(db, "BEGIN IMMEDIATE")
 
 
-def wait_in_line(db: Connection, schema: str | None, pipeline_key: str) -> None:
+def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:
     """Nothing to do: there is one writer at a time."""
 
 
