@@ -366,12 +366,13 @@ def _json_bytes(value: object, what: str) -> bytes:
     return raw
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _dump(value: Any) -> bytes:
     # Not orjson: it refuses integers beyond 64 bits and writes NaN as null.
     try:
-        return json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        ).encode()
+        return _JSON.encode(value).encode()
     except UnicodeEncodeError as error:
         raise InvalidEvent(f"a text holds a lone surrogate: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,0 +1,111 @@
+"""What one durable state costs: ours, PyAirbyte's own without a history, and the bare driver's.
+
+They take turns in one run, A B C A B C, in short rounds of the same states, so that what else the
+machine does meets all; each has a fresh database. What counts is the ratio of the medians.
+"""
+
+import statistics
+import time
+from itertools import count, islice
+
+import pytest
+from sqlalchemy import create_engine, event
+
+from projections import SqlStateBackend
+from tests.bench.bare import Bare
+from tests.messages import stream_state
+from tests.read_side.sql_config import SqlConfig
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
+
+ROUNDS = 40
+WRITES = 15
+STREAMS = 10
+
+SOURCE = "source-shop"
+
+# As many states per second as PyAirbyte's, times; as much time as the bare driver's, times.
+TARGETS = {"sqlite": (5.0, 1.8), "duckdb": (2.5, 1.5), "postgresql": (2.5, 2.0)}
+
+
+class Writer:
+    """A writer of ours or of PyAirbyte's, on a fresh database."""
+
+    def __init__(self, backend_class, database):
+        self._writer = backend_class(database).get_state_writer(SOURCE)
+        self._numbers = count()
+        for _ in range(STREAMS // WRITES + 1):  # makes tables, and a row for each stream
+            self.seconds()
+
+    def seconds(self):
+        from airbyte_protocol.models import AirbyteStateMessage  # noqa: PLC0415 - slow to import
+
+        messages = [
+            AirbyteStateMessage.model_validate_json(
+                stream_state(f"stream_{number % STREAMS}", {"cursor": "2026", "n": number})
+            )
+            for number in islice(self._numbers, WRITES)
+        ]
+        start = time.perf_counter()
+        for message in messages:
+            self._writer.write_state(message)
+        return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("kind", list(TARGETS))
+def test_a_state_is_written_several_times_as_fast_as_by_pyairbyte(results, fresh_url, kind):
+    from airbyte.caches._state_backend import SqlStateBackend as Own  # noqa: PLC0415 - slow to import
+
+    url = fresh_url(kind)
+    # SQLite as each side opens it: PyAirbyte keeps the journal it finds. Else one kind of engine.
+    ours = Writer(SqlStateBackend, url if kind == "sqlite" else SqlConfig(url))
+    pyairbytes = Writer(Own, SqlConfig(fresh_url(kind)))
+    microseconds = _take_turns(
+        {"ours": ours, "pyairbyte": pyairbytes, "bare": _bare(fresh_url, kind, url)}
+    )
+    times_as_fast = microseconds["pyairbyte"] / microseconds["ours"]
+    of_bare = microseconds["ours"] / microseconds["bare"]
+    as_fast, at_most = TARGETS[kind]
+    results[f"write_state, {kind}"] = {
+        "unit": "microseconds, median of rounds",
+        **{side: round(figure) for side, figure in microseconds.items()},
+        "ratio": f"{times_as_fast:.2f} times PyAirbyte's states per second, "
+        f"{of_bare:.2f} times the bare driver's time",
+        "target": f">= {as_fast}, <= {at_most}",
+    }
+    assert times_as_fast >= as_fast
+    assert of_bare <= at_most
+
+
+def test_a_state_that_is_not_synced_at_once_takes_little_more_than_its_rows(results, fresh_url):
+    url = fresh_url("sqlite")
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def relax(connection, _):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    ours = Writer(SqlStateBackend, engine)
+    bare = _bare(fresh_url, "sqlite", url, synchronous="NORMAL")
+    microseconds = _take_turns({"ours": ours, "bare": bare})
+    of_bare = microseconds["ours"] / microseconds["bare"]
+    results["write_state, sqlite, synchronous = NORMAL"] = {
+        "unit": "microseconds, median of rounds",
+        **{side: round(figure) for side, figure in microseconds.items()},
+        "ratio": f"{of_bare:.2f} times the bare driver's time",
+    }
+    assert of_bare <= 4.0
+
+
+def _bare(fresh_url, kind, written, **settings):
+    """On DuckDB a file has one process and one configuration: it is read as it is written."""
+    return Bare(fresh_url(kind), written, **settings)
+
+
+def _take_turns(sides):
+    rounds = {name: [] for name in sides}
+    for _ in range(ROUNDS):
+        for name, side in sides.items():
+            rounds[name].append(side.seconds() / WRITES * 1e6)
+    return {name: statistics.median(figures) for name, figures in rounds.items()}
