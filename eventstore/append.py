@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +20,10 @@ from eventstore.statements import Batches, Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection, Insert, Select
+    from sqlalchemy import CTE, Connection, Insert, Select
 
     from eventstore.codec import Draft
     from eventstore.dialects import Dialect
@@ -101,15 +102,34 @@ _EVENT = [column.name for column in events.columns]
 _ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
 
 
-def _event_with_body(_: Dialect) -> Insert:
-    """One event and its body, in one round trip."""
+class Beside(NamedTuple):
+    """What shows an event in the inline tables, as part of the statement that inserts it.
+
+    `clause` makes of the event, as a CTE, an INSERT that selects from it; it is called once.
+    """
+
+    clause: Callable[[CTE], Insert]
+    parameters: Mapping[str, Any]
+
+
+def _insert_event() -> Insert:
+    return events.insert().values({name: bindparam(name) for name in _EVENT})
+
+
+def _its_body() -> CTE:
     names = zip(bodies.columns.keys(), _ITS_BODY, strict=True)
     body = bodies.insert().values({column: bindparam(name) for column, name in names})
-    event = events.insert().values({name: bindparam(name) for name in _EVENT})
-    return event.add_cte(body.returning(bodies.c.version).cte("body"))
+    return body.returning(bodies.c.version).cte("body")
 
 
-_insert_event_with_body = Statement(_event_with_body)
+_insert_event_with_body = Statement(lambda _: _insert_event().add_cte(_its_body()))
+
+
+@cache
+def _insert_all(clause: Callable[[CTE], Insert]) -> Statement:
+    """An event, its body and what shows it: event first, as everywhere, or races deadlock."""
+    event = _insert_event().returning(events.c.version).cte("event")
+    return Statement(lambda _: clause(event).add_cte(_its_body()))
 
 
 def find_head(
@@ -145,29 +165,58 @@ def find_head(
     return memory, int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
 
 
-def write(db: Connection, append: Append, memory: Memory, now: int) -> list[StoredEvent]:
-    """Write the rows of an append behind the head, and remember them.
+class Placed(NamedTuple):
+    """An append behind the head: its events as they will be stored, and all of its rows."""
 
-    The rows of events go first: their key decides the race, and so no two writers deadlock.
-    """
-    is_new = memory.head.version == 0
+    stored: list[StoredEvent]
+    events: list[tuple[Any, ...]]
+    bodies: list[tuple[Any, ...]]
+    streams: list[dict[str, Any]]
+    pipeline: dict[str, Any] | None
+
+    @property
+    def is_one_event(self) -> bool:
+        """Whether it is an event and its body, and nothing more."""
+        more = self.streams or self.pipeline
+        return len(self.events) == len(self.bodies) == 1 and not more
+
+
+def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
+    """Place an append behind the head, and remember it; writes nothing."""
+    new = pipeline_row(memory.id, append.pipeline) if memory.head.version == 0 else None
     _recall_bodies(db, memory, append.drafts)
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
-    dialect = dialect_of(db)
     longest = max((len(draft.body) for draft in append.drafts), default=0)
-    dialect.check_size(db, longest)  # in the tables it is plain
-    if len(rows) == len(new_bodies) == 1 and dialect.INSERTS_TOGETHER:
-        both = zip((*_EVENT, *_ITS_BODY), (*rows[0], *new_bodies[0]), strict=True)
-        _insert_event_with_body.on_driver(db, dict(both))
+    dialect_of(db).check_size(db, longest)  # in the tables it is plain
+    return Placed(stored, rows, new_bodies, new_streams, new)
+
+
+def write(db: Connection, placed: Placed) -> None:
+    """Write the rows of an append.
+
+    The rows of events go first: their key decides the race, and so no two writers deadlock.
+    """
+    if placed.is_one_event and dialect_of(db).INSERTS_TOGETHER:
+        _insert_event_with_body.on_driver(db, _of_one_event(placed))
     else:
-        _insert_events.run(db, rows)
-        _insert_bodies.run(db, new_bodies)
-    if is_new:
-        db.execute(pipelines.insert(), pipeline_row(memory.id, append.pipeline))
-    if new_streams:
-        db.execute(streams.insert(), new_streams)
-    return stored
+        _insert_events.run(db, placed.events)
+        _insert_bodies.run(db, placed.bodies)
+    if placed.pipeline:
+        db.execute(pipelines.insert(), placed.pipeline)
+    if placed.streams:
+        db.execute(streams.insert(), placed.streams)
+
+
+def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
+    """Write the rows of one event, and what shows it, in one statement."""
+    values = {**_of_one_event(placed), **beside.parameters}
+    _insert_all(beside.clause).on_driver(db, values)
+
+
+def _of_one_event(placed: Placed) -> dict[str, Any]:
+    both = (*placed.events[0], *placed.bodies[0])
+    return dict(zip((*_EVENT, *_ITS_BODY), both, strict=True))
 
 
 def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:

@@ -89,13 +89,14 @@ def count_of_events(dialect: Dialect) -> Select[Any]:
     """How many events there are: versions have no gaps, so the heads tell it."""
     if dialect.COUNTS_ROWS:
         return select(func.count()).select_from(events)
-    newest = func.max(events.c.version).label("version")
-    if dialect.SKIPS_THROUGH_GROUPS:
-        heads = select(newest).group_by(events.c.pipeline_id).subquery()
-    else:
-        of_pipeline = select(newest).where(events.c.pipeline_id == pipelines.c.id)
-        each = select(of_pipeline.scalar_subquery().label("version"))
-        heads = each.select_from(pipelines).subquery()
+    of_pipeline = (  # not max(), for which MariaDB reads all of a history
+        select(events.c.version)
+        .where(events.c.pipeline_id == pipelines.c.id)
+        .order_by(events.c.version.desc())
+        .limit(1)
+    )
+    each = select(of_pipeline.scalar_subquery().label("version"))
+    heads = each.select_from(pipelines).subquery()
     return select(func.coalesce(func.sum(heads.c.version), 0))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import reading
-from eventstore.append import Append, Head, Memory, find_head, write
+from eventstore.append import Append, Head, Memory, find_head, place, write, write_at_once
 from eventstore.codec import encode
 from eventstore.database import Database
 from eventstore.dialects import dialect_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
+    from eventstore.append import Beside
     from eventstore.codec import Draft
     from eventstore.events import Event, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
@@ -55,7 +57,8 @@ class EventStore:
     """The log of all pipelines in one database.
 
     `inline` is called in the transaction of each append with what was appended, and keeps tables
-    up to date; a store without it refuses to append to a log that has such tables. `clock` counts
+    up to date; a store without it refuses to append to a log that has such tables. `beside` says
+    how they show a single event by the statement that inserts it, where it can. `clock` counts
     microseconds since 1970 and is used where the database has no clock of its own.
     """
 
@@ -64,6 +67,7 @@ class EventStore:
         engine: Engine | Callable[[], Engine],
         *,
         inline: Callable[[Connection, Sequence[StoredEvent]], None] | None = None,
+        beside: Callable[[StoredEvent], Beside | None] = lambda _: None,
         schemas: Sequence[Schema] = (),
         create: bool = True,
         dispose: bool = False,
@@ -79,6 +83,7 @@ class EventStore:
         self.database = Database(ask, [LOG, *schemas], create=create)
         self._ask = ask
         self._inline = inline
+        self._beside = beside
         self.owns_engine = dispose
         self._clock = clock
         self._body_limit = body_limit
@@ -121,7 +126,7 @@ class EventStore:
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             again = next(tries) > 0
             # An acknowledgement may have got lost.
-            return self._append(db, append, look=again or id is not None, again=again)
+            return self._append(db, append, look=again or id is not None, again=again, alone=True)
 
         stored, memory = self.database.transact(work)
         if memory:
@@ -354,33 +359,48 @@ class EventStore:
         self.close()
 
     def _append(
-        self, db: Connection, append: Append, *, look: bool, again: bool = False
+        self,
+        db: Connection,
+        append: Append,
+        *,
+        look: bool,
+        again: bool = False,
+        alone: bool = False,
     ) -> tuple[list[StoredEvent], Memory | None]:
+        """Append, `again` after a try that failed; `alone` if the transaction is for this only."""
         self.require_inline()
-        pipeline = append.pipeline
-        line = self._lines.get(pipeline)
-        crowded = line is not None and time.monotonic() < line.until
-        if line and crowded:
-            dialect_of(db).wait_in_line(db, schema_name(db), line.pipeline_id)
-        # Taken away until the transaction is committed: what a failed one learned is wrong.
-        remembered = self._remembered(db).pop(pipeline, None)
-        expected = append.expected
-        read = look or crowded or expected is not None or append.writer is not None
-        memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
-        if again:
-            self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
-        # Looked for behind the head: what is appended after that was read loses the race for it.
-        if look and (stored := reading.appended_as(db, append.id)):
-            return _same_append(stored, append), None
-        if expected is not None and expected != memory.head.version:
-            actual = memory.head.version
-            raise HistoryConflict(pipeline, expected=expected, actual=actual)
-        if append.writer is not None:
-            _check_writer(db, append, memory.id)
-        stored = write(db, append, memory, now)
+        dialect, pipeline = dialect_of(db), append.pipeline
+        if line := self._line(pipeline):
+            dialect.wait_in_line(db, schema_name(db), line.pipeline_id)
+        with dialect.each_alone(db) if alone and not line else nullcontext():
+            # Taken away until it is committed: what a failed transaction learned is wrong.
+            remembered = self._remembered(db).pop(pipeline, None)
+            expected = append.expected
+            read = look or bool(line) or expected is not None or append.writer is not None
+            memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
+            if again:
+                self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
+            # Looked for behind the head: what is appended after that was read loses the race.
+            if look and (stored := reading.appended_as(db, append.id)):
+                return _same_append(stored, append), None
+            if expected is not None and expected != memory.head.version:
+                actual = memory.head.version
+                raise HistoryConflict(pipeline, expected=expected, actual=actual)
+            if append.writer is not None:
+                _check_writer(db, append, memory.id)
+            placed = place(db, append, memory, now)
+            stored = placed.stored
+            if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
+                write_at_once(db, placed, show)
+                return stored, memory
+        write(db, placed)
         if self._inline:
             self._inline(db, stored)
         return stored, memory
+
+    def _line(self, pipeline: Pipeline) -> _Line | None:
+        line = self._lines.get(pipeline)
+        return line if line and time.monotonic() < line.until else None
 
     def _remembered(self, db: Connection) -> dict[Pipeline, Memory]:
         if self._memories_of is not db.engine:

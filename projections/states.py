@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Table, bindparam, select
 
 from eventstore import payload
+from eventstore.append import Beside
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
@@ -26,9 +27,9 @@ from projections.tables import (
 from projections.views import STATE_KINDS, StateView, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import CTE, Connection, Insert
 
     from eventstore.store import EventStore
 
@@ -60,6 +61,34 @@ def apply(db: Connection, stored: StoredEvent) -> None:
     elif not replace_row(db, table, _row(stored, key), changing=_CHANGING):
         # Only a stream without a row can follow a GLOBAL or LEGACY state: that removed them all.
         delete_rows(db, table, table.c.row_key, _row_key(stored.pipeline, None))
+
+
+def beside(stored: StoredEvent) -> Beside | None:
+    """Bring the table to where the event leaves it, as part of the statement that inserts it."""
+    if stored.kind != "StateSaved" or stored.stream is None:
+        return None
+    row = _row(stored, _row_key(stored.pipeline, stored.stream))
+    parameters = {f"row_{name}": value for name, value in row.items()}
+    parameters["whole_key"] = _row_key(stored.pipeline, None)
+    return Beside(_row_beside(_table(stored.pipeline)), parameters)
+
+
+@cache
+def _row_beside(table: Table) -> Callable[[CTE], Insert]:
+    """The row of a stream, put in the place of the one it had, or of a GLOBAL or LEGACY state."""
+
+    def clause(event: CTE) -> Insert:
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - slow to import
+
+        values = [bindparam(f"row_{column.name}", type_=column.type) for column in table.columns]
+        row = select(*values).select_from(event)
+        new = insert(table).from_select([column.name for column in table.columns], row)
+        changed = {name: new.excluded[name] for name in _CHANGING}
+        whole = table.delete().where(table.c.row_key == bindparam("whole_key"))
+        replaced = new.on_conflict_do_update(index_elements=["row_key"], set_=changed)
+        return replaced.add_cte(whole.cte("whole"))
+
+    return clause
 
 
 def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:

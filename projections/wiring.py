@@ -15,6 +15,7 @@ from eventstore.events import BODY_LIMIT
 from eventstore.forks import close_before_forks
 from eventstore.schema import Schema
 from eventstore.store import EventStore
+from projections import states
 from projections.adoption import create_or_take_over, take_in, written_by_others
 from projections.projector import apply_inline
 
@@ -60,6 +61,7 @@ def connect(
     store = EventStore(
         engine,
         inline=apply_inline,
+        beside=states.beside,
         schemas=[tables],
         create=create,
         dispose=ours,

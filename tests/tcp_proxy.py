@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections in the middle of COMMIT."""
+"""A TCP proxy that cuts connections in the middle of a commit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Cut = Literal["unheard", "unanswered", "halfway"]
 """Before the server hears of COMMIT; when it has answered, and nobody hears that; or while nobody
 knows how far it is."""
+
+_COMMITS = (b"COMMIT", b"WITH whole AS")
+"""The second is a transaction by itself, where that is possible."""
 
 CUTS: tuple[Cut, ...] = ("unheard", "unanswered", "halfway")
 
@@ -62,7 +65,8 @@ class _Passage(BaseRequestHandler):
         while True:
             for speaker in select([client, server], [], [])[0]:
                 said = speaker.recv(1 << 16)
-                if b"COMMIT" in said and speaker is client and self.server.cuts:
+                commits = speaker is client and any(words in said for words in _COMMITS)
+                if commits and self.server.cuts:
                     cut = self.server.cuts.pop()
                 answered = speaker is server and cut == "unanswered"
                 if not said or answered or cut == "unheard":

@@ -93,6 +93,12 @@ class Dialect(Protocol):
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 
+    def each_alone(self, db: Connection) -> AbstractContextManager[object]:
+        """Let each statement meanwhile be a transaction, where that saves asking the server.
+
+        Before the first statement of a transaction, which begins after it if it has to.
+        """
+
     def wait_in_line(self, db: Connection, schema: str | None, pipeline_id: int) -> None:
         """Wait in this transaction for those who wait to append to the pipeline already."""
 

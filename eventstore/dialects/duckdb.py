@@ -87,6 +87,11 @@ def begin_write(db: Connection) -> None:
     """Nothing to do: the first statement begins."""
 
 
+def each_alone(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
+    """Nothing to change: no server is asked."""
+    return nullcontext()
+
+
 def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:
     """Nothing to do: who has the turn is alone."""
 

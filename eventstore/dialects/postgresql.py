@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
 
@@ -11,6 +11,7 @@ from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, Connection, Engine, Table
@@ -86,6 +87,20 @@ def begin_write(db: Connection) -> None:
             "this engine commits every statement by itself (AUTOCOMMIT), so an append could be "
             "half done: give the store an engine that does not"
         )
+
+
+@contextmanager
+def each_alone(db: Connection) -> Iterator[None]:
+    """Do without BEGIN and COMMIT, each of which takes as long as an INSERT."""
+    connection: Any = db.connection.driver_connection
+    connection.autocommit = True
+    try:
+        yield
+    finally:
+        try:
+            connection.autocommit = False
+        except db.dialect.loaded_dbapi.Error:  # it is lost
+            db.invalidate()
 
 
 def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:  # noqa: ARG001 - as below

@@ -101,6 +101,11 @@ def begin_write(db: Connection) -> None:
     execute(db, "BEGIN IMMEDIATE")
 
 
+def each_alone(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
+    """Nothing to change: the write lock is taken."""
+    return nullcontext()
+
+
 def wait_in_line(db: Connection, schema: str | None, pipeline_id: int) -> None:
     """Nothing to do: there is one writer at a time."""
 

@@ -33,21 +33,22 @@ def between(direct):
         yield it
 
 
-def batch(number):
-    return [saved("users", {"batch": number, "place": place}) for place in range(5)]
+def batch(number, size=5):
+    return [saved("users", {"batch": number, "place": place}) for place in range(size)]
 
 
+@pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("cut", CUTS)
-def test_an_append_whose_commit_is_cut_is_stored_once(direct, between, cut):
+def test_an_append_whose_commit_is_cut_is_stored_once(direct, between, cut, size):
     with connect(direct.set(port=between.port)) as store:
-        appended = store.append(SHOP, *batch(0))
+        appended = store.append(SHOP, *batch(0, size))
         for number in range(1, TIMES):
             between.cuts.append(cut)
-            appended += store.append(SHOP, *batch(number), expected=len(appended))
+            appended += store.append(SHOP, *batch(number, size), expected=len(appended))
             assert not between.cuts
     with connect(direct) as reader:
         assert list(reader.history(SHOP)) == appended
-        check(reader, [(stored.id, 5) for stored in appended[::5]])
+        check(reader, [(stored.id, size) for stored in appended[::size]])
 
 
 def test_an_append_waits_for_a_server_that_has_gone_away_with_its_outcome(direct, between):

@@ -11,7 +11,7 @@ from sqlalchemy import event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 
 class BrokenDown(Exception):
@@ -45,12 +45,22 @@ class Breakdown:
                 self.happened = True
                 raise BrokenDown
 
-        names = ("before_cursor_execute", "commit")
-        for name in names:
-            event.listen(engine, name, fail)
+        def fail_to_commit(db: Connection) -> None:
+            if _has_begun(db):
+                fail()
+
+        listeners = {"before_cursor_execute": fail, "commit": fail_to_commit}
+        for name, listener in listeners.items():
+            event.listen(engine, name, listener)
         try:
             with suppress(BrokenDown):
                 yield
         finally:
-            for name in names:
-                event.remove(engine, name, fail)
+            for name, listener in listeners.items():
+                event.remove(engine, name, listener)
+
+
+def _has_begun(db: Connection) -> bool:
+    """Whether there is something to commit: a statement may have been a transaction by itself."""
+    info = getattr(db.connection.driver_connection, "info", None)  # psycopg's, of either version
+    return info is None or info.transaction_status != 0
