@@ -81,6 +81,7 @@ class Inspection:
         self._digest = sha256()
         self._number = 0
         self._count = 0
+        self._fields: tuple[str, ...] = ()
         self._names: tuple[object, ...] = ()
         self._newest: History
         self._histories: dict[Pipeline, History] = {}
@@ -142,8 +143,11 @@ class Inspection:
             raise InvalidHistory("the export was changed: its last line does not agree with it")
 
     def _take(self, line: dict[str, Any]) -> None:
-        if tuple(line) not in (EVENT_WITH_BODY, EVENT):
-            raise InvalidHistory(f"an event has {', '.join(EVENT)}, in this order")
+        # Compared with the line before first: the parser gives out the same names again.
+        if (names := tuple(line)) != self._fields:
+            if names not in (EVENT_WITH_BODY, EVENT):
+                raise InvalidHistory(f"an event has {', '.join(EVENT)}, in this order")
+            self._fields = names
         # All of an export comes by here: it has names of its own, and is not cut into steps.
         values = tuple(line.values())
         (
