@@ -20,12 +20,23 @@ from tests.postgresql_server import Postgres
 PACKAGES = ("airbyte", "airbyte-eventstore", "duckdb", "duckdb-engine", "psycopg", "sqlalchemy")
 
 
+_found = {}
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One table of what was measured: the figures of each work, and what was to be reached."""
+    for work, figures in _found.items():
+        terminalreporter.section(work, sep=" ")
+        for name, figure in figures.items():
+            if not isinstance(figure, (dict, list)):
+                terminalreporter.write_line(f"{name:>24}  {figure}")
+
+
 @pytest.fixture(scope="session")
 def results():
-    found = {}
-    yield found
+    yield _found
     document = {
-        "results": found,
+        "results": _found,
         "machine": {"cores": os.cpu_count(), "system": platform.platform()},
         "versions": {
             "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""How fast the drop-in writes beside PyAirbyte's own, and the past is read.
+"""How fast the past is read, changed, moved and proven.
 
 Two sides take turns in one run, A B A B, in short rounds of the same work, so that what else the
 machine does meets both; each side has a fresh database. What counts is the ratio of the medians.
@@ -7,24 +7,19 @@ machine does meets both; each side has a fresh database. What counts is the rati
 import resource
 import statistics
 import time
-from itertools import count, islice
+from itertools import count
 
 import pytest
 from sqlalchemy import create_engine
 
 from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
 from eventstore.integrity import verify
-from projections import SqlStateBackend, audit, connect, state_as_of
+from projections import audit, connect, state_as_of
 from projections.exchange import export_histories, import_histories
 from projections.rewind import rewind
 from tests.messages import global_state, inner_state, saved, stream_state
-from tests.read_side.sql_config import SqlConfig
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
-
-WRITE_ROUNDS = 40
-WRITES = 15
-WRITTEN_STREAMS = 10
 
 PAST_EVENTS = 100_000
 PAST_STREAMS = 200
@@ -45,62 +40,6 @@ READ_STATES = 1_000
 READ_ROUNDS = 3
 
 SHOP = Pipeline("source-shop")
-
-
-class Side:
-    """A writer of one of the two, on a fresh database."""
-
-    def __init__(self, backend_class, database):
-        self._writer = backend_class(database).get_state_writer(SHOP.source)
-        self._numbers = count()
-        self.states_per_second(WRITTEN_STREAMS)  # makes tables, and a row for each stream
-        self.rounds = []
-
-    def states_per_second(self, writes=WRITES):
-        from airbyte_protocol.models import AirbyteStateMessage  # noqa: PLC0415 - slow to import
-
-        messages = [
-            AirbyteStateMessage.model_validate_json(
-                stream_state(f"stream_{number % WRITTEN_STREAMS}", {"cursor": "2026", "n": number})
-            )
-            for number in islice(self._numbers, writes)
-        ]
-        start = time.perf_counter()
-        for message in messages:
-            self._writer.write_state(message)
-        return writes / (time.perf_counter() - start)
-
-    def take_a_turn(self):
-        self.rounds.append(self.states_per_second())
-
-
-@pytest.mark.parametrize(
-    ("kind", "target"), [("sqlite", 5.0), ("duckdb", 2.5), ("postgresql", 2.5)]
-)
-def test_a_state_is_written_several_times_as_fast_as_by_pyairbyte(results, fresh_url, kind, target):
-    from airbyte.caches._state_backend import SqlStateBackend as Own  # noqa: PLC0415 - slow to import
-
-    url, own = fresh_url(kind), SqlConfig(fresh_url(kind))
-    # SQLite as each side opens it: PyAirbyte keeps the journal it finds. Else one kind of engine.
-    drop_in = Side(SqlStateBackend, url if kind == "sqlite" else SqlConfig(url))
-    pyairbytes = Side(Own, own)
-    for _ in range(WRITE_ROUNDS):
-        drop_in.take_a_turn()
-        pyairbytes.take_a_turn()
-    medians = statistics.median(drop_in.rounds), statistics.median(pyairbytes.rounds)
-    ratio = medians[0] / medians[1]
-    results[f"write_state, {kind}"] = {
-        "unit": "states per second",
-        "ours": round(medians[0], 1),
-        "pyairbyte": round(medians[1], 1),
-        "ratio": round(ratio, 2),
-        "target": f">= {target}",
-        "rounds": {
-            "ours": rounded(drop_in.rounds, 1),
-            "pyairbyte": rounded(pyairbytes.rounds, 1),
-        },
-    }
-    assert ratio >= target
 
 
 @pytest.fixture(scope="module", params=["sqlite", "duckdb", "postgresql"])
