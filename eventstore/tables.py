@@ -91,5 +91,4 @@ bodies = Table(
     Column("codec", String(8), nullable=False),
     Column("data", LargeBinary, nullable=False),
     PrimaryKeyConstraint("pipeline_id", "version"),
-    sqlite_with_rowid=False,
 )
