@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
 
@@ -195,9 +195,20 @@ def ends(db: Connection) -> dict[Pipeline, Head]:
     return {pipeline_of(row): Head(row.version, bytes(row.hash), row.stored_at) for row in rows}
 
 
-def count(db: Connection) -> int:
-    """How many events the log has."""
-    return int(_count.run(db, {}).scalar_one())
+class Counted(NamedTuple):
+    """How many events the log has, and what stays the same as long as nobody commits."""
+
+    events: int
+    snapshot: str
+
+
+def count(db: Connection, last: Counted | None) -> Counted:
+    """How many events the log has; as it was `last` where nobody has committed since."""
+    query = dialect_of(db).SNAPSHOT
+    snapshot = db.exec_driver_sql(f"SELECT {query}").scalar_one() if query else ""
+    if snapshot and last and snapshot == last.snapshot:
+        return last
+    return Counted(int(_count.run(db, {}).scalar_one()), snapshot)
 
 
 def head(db: Connection, pipeline: Pipeline) -> Head:

@@ -74,6 +74,10 @@ class Dialect(Protocol):
         """SQL for 32 random hexadecimal digits, as a column's default."""
 
     @property
+    def SNAPSHOT(self) -> str:
+        """SQL for what stays the same as long as nobody commits; empty where none is so cheap."""
+
+    @property
     def NOW(self) -> ColumnElement[int] | None:
         """The database's clock in microseconds, or None where the process's clock is used."""
 

@@ -43,6 +43,7 @@ COUNTS_ROWS = True
 INDEX_HINT = ""
 BYTES_IN = "octet_length"
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
+SNAPSHOT = ""
 NOW: ColumnElement[int] | None = None
 
 

@@ -63,6 +63,7 @@ INDEX_HINT = "FORCE INDEX ({})"
 
 BYTES_IN = "octet_length"
 RANDOM_KEY = "(replace(uuid(), '-', ''))"
+SNAPSHOT = ""
 
 # Not unix_timestamp(now(6)): an hour of each autumn is there twice in the session's time zone.
 NOW = literal_column("timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))", BigInteger)

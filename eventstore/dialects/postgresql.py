@@ -34,6 +34,9 @@ INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
 
+# Transactions that are done and that are not; numbers begin anew on a standby that took over early.
+SNAPSHOT = "pg_postmaster_start_time()::text || ' ' || pg_current_snapshot()::text"
+
 # clock_timestamp, not now(): a transaction that waited would carry the time it began.
 NOW = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 

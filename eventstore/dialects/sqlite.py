@@ -40,6 +40,7 @@ COUNTS_ROWS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
+SNAPSHOT = ""
 NOW: ColumnElement[int] | None = None
 
 BUSY_TIMEOUT_MS = 10_000

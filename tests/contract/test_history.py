@@ -182,3 +182,17 @@ def test_a_tail_of_many_pages_is_whole_and_by_time(store):
         for stored in store.append(name, *emitted(450))
     ]
     assert list(store.log(after={})) == appended
+
+
+def test_the_count_is_that_of_what_is_committed_whoever_commits(database):
+    with connect(database) as store, connect(database) as other:
+        for number in (1, 2, 3):
+            other.append(SHOP, saved("users", {"cursor": number}))
+            assert (store.count(), store.count()) == (number, number)
+
+        def append_and_wait(db):
+            other.append_within(db, SHOP, saved("users", {"cursor": 4}))
+            assert (store.count(), store.count()) == (3, 3)
+
+        other.database.transact(append_and_wait)
+        assert (store.count(), store.count()) == (4, 4)
