@@ -12,6 +12,7 @@ from eventstore import Pipeline, StateSaved, StoreUnavailable
 from eventstore.integrity import verify
 from projections import connect, latest_state, rebuild, register_catalog
 from projections.exchange import export_histories, import_histories
+from tests.interruptions import counted, lost_race
 from tests.messages import catalog, configured_stream, global_state, saved
 
 README = Path(__file__).parents[2] / "README.md"
@@ -116,6 +117,17 @@ def test_a_writer_appends_registers_rebuilds_and_imports(writer, tmp_path):
         assert latest_state(store, SHOP).version == 7
         assert import_histories(store, io.BytesIO(export)).written
         assert rebuild(store) == 3
+
+
+def test_a_writer_that_has_lost_a_race_waits_in_line(writer):
+    engine = create_engine(writer)
+    with connect(engine) as store, counted(engine) as statements:
+        with lost_race(engine, "SELECT _eventstore_events.version"):
+            store.append(SHOP, saved("users", {"cursor": 2}))
+        store.append(SHOP, saved("users", {"cursor": 3}))
+        assert store.heads() == {SHOP: 5}
+    assert [each for each in statements if "FOR UPDATE" in each or "advisory" in each]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("role", ["reader", "writer"])
