@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
+from sqlalchemy.sql.util import find_tables
 
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
 from eventstore.dialects import dialect_of
@@ -16,7 +17,14 @@ from eventstore.newest import (
     newest_of_pipelines,
     newest_of_streams,
 )
-from eventstore.rows import OF_PIPELINE, STORED, belongs_to, pipeline_of, stored_events
+from eventstore.rows import (
+    OF_PIPELINE,
+    STORED,
+    belongs_to,
+    pipeline_of,
+    stored_events,
+    stored_of,
+)
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
@@ -119,8 +127,7 @@ def newest_matching(
 ) -> Iterator[StoredEvent]:
     """The newest so many of them, in the same order."""
     descending = [column.desc() for column in _BY_TIME]
-    query = STORED.where(*where).order_by(*descending).limit(last)
-    rows = database.read(partial(_all, query=query))
+    rows = database.read(partial(_all, query=_first(last, where, descending)))
     return stored_events(reversed(rows))
 
 
@@ -274,17 +281,31 @@ def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None
 def _pages(
     database: Database, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
 ) -> Iterator[StoredEvent]:
-    query = STORED.where(*where).order_by(*order).limit(PAGE)
-    last: list[Any] = []
+    beyond: list[ColumnElement[bool]] = []
     while True:
-        page = query
-        if last:  # the first by itself, too: MariaDB finds no place in an index by a tuple
-            page = query.where(order[0] >= last[0], tuple_(*order) > tuple_(*last))
+        page = _first(PAGE, [*where, *beyond], order)
         rows = database.read(partial(_all, query=page))
         yield from stored_events(rows)
         if len(rows) < PAGE:
             return
         last = [rows[-1]._mapping[column] for column in order]
+        # The first by itself, too: MariaDB finds no place in an index by a tuple.
+        beyond = [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
+
+
+def _first(
+    size: int, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
+) -> Select[Any]:
+    """The first so many events that match.
+
+    Where their own columns tell which, they are chosen before anything is joined: MariaDB begins
+    with the pipelines else and sorts all there is, and DuckDB joins it.
+    """
+    tables = {table for each in where for table in find_tables(each, check_columns=True)}
+    if tables - {events}:
+        return STORED.where(*where).order_by(*order).limit(size)
+    keys = select(events.c.pipeline_id, events.c.version).where(*where)
+    return stored_of(keys.order_by(*order).limit(size).subquery()).order_by(*order)
 
 
 def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:

@@ -14,15 +14,20 @@ from eventstore.tables import bodies, events, pipelines, streams
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement, Row, RowMapping
+    from sqlalchemy import ColumnElement, FromClause, Row, RowMapping, Select, Subquery
 
 KEEPS_ITS_BODY = and_(
     bodies.c.pipeline_id == events.c.pipeline_id,
     bodies.c.version == events.c.body_version,
 )
 
-STORED = (
-    select(
+
+def _stored(those: FromClause) -> Select[Any]:
+    of_stream = and_(
+        streams.c.pipeline_id == events.c.pipeline_id,
+        streams.c.number == events.c.stream_number,
+    )
+    return select(
         pipelines.c.id,
         pipelines.c.source,
         pipelines.c.destination,
@@ -33,18 +38,24 @@ STORED = (
         events,
         bodies.c.codec,
         bodies.c.data,
+    ).select_from(
+        those.join(pipelines, pipelines.c.id == events.c.pipeline_id)
+        .join(streams, of_stream)
+        .outerjoin(bodies, KEEPS_ITS_BODY)
     )
-    .join_from(events, pipelines, pipelines.c.id == events.c.pipeline_id)
-    .join(
-        streams,
-        and_(
-            streams.c.pipeline_id == events.c.pipeline_id,
-            streams.c.number == events.c.stream_number,
-        ),
-    )
-    .outerjoin(bodies, KEEPS_ITS_BODY)
-)
+
+
+STORED = _stored(events)
 """Everything a stored event is made of."""
+
+
+def stored_of(keys: Subquery) -> Select[Any]:
+    """The same of the events with these keys, which databases then look up one by one."""
+    same = and_(
+        events.c.pipeline_id == keys.c.pipeline_id,
+        events.c.version == keys.c.version,
+    )
+    return _stored(keys.join(events, same))
 
 
 OF_PIPELINE = (
