@@ -5,27 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from contextlib import nullcontext
-from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from eventstore import reading
-from eventstore.append import Append, Head, Memory, find_head, place, write, write_at_once
+from eventstore.append import Append
+from eventstore.appender import Appender
 from eventstore.codec import encode
 from eventstore.database import Database
-from eventstore.dialects import dialect_of
-from eventstore.errors import (
-    AppendIdReused,
-    HistoryConflict,
-    InvalidPipeline,
-    StaleWriter,
-    StoreUnavailable,
-    UnknownVersion,
-)
+from eventstore.errors import InvalidPipeline, UnknownVersion
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.predecessors import before
-from eventstore.schema import LOG, schema_name
+from eventstore.schema import LOG
 from eventstore.tables import events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -36,21 +27,12 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
-    from eventstore.append import Beside
+    from eventstore.append import Beside, Head
     from eventstore.codec import Draft
     from eventstore.events import Event, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
 
-_CROWDED_S = 1.0
-"""How long after a lost race one waits in line to append: who has won is fast enough to win again,
-and who pauses is passed by all who do not."""
-
 _log = logging.getLogger(__name__)
-
-
-class _Line(NamedTuple):
-    pipeline_id: int
-    until: float
 
 
 class EventStore:
@@ -83,14 +65,10 @@ class EventStore:
         self.database = Database(ask, [LOG, *schemas], create=create)
         self._ask = ask
         self._inline = inline
-        self._beside = beside
+        self._appender = Appender(self.database, clock, inline, beside)
         self.owns_engine = dispose
-        self._clock = clock
         self._body_limit = body_limit
-        self._memories: dict[Pipeline, Memory] = {}
-        self._lines: dict[Pipeline, _Line] = {}
         self._counted: tuple[Engine | None, reading.Counted | None] = None, None
-        self._memories_of: Engine | None = None
         self.actor = os_user()
         self.run = fresh_run()
 
@@ -122,16 +100,7 @@ class EventStore:
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
         its_id = uuid7() if id is None else append_id(id)
         append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)
-        tries = count()
-
-        def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
-            again = next(tries) > 0
-            # An acknowledgement may have got lost.
-            return self._append(db, append, look=again or id is not None, again=again, alone=True)
-
-        stored, memory = self.database.transact(work)
-        if memory:
-            self._memories[pipeline] = memory
+        stored = self._appender.append(append, named=id is not None)
         first, last = stored[0].version, stored[-1].version
         versions = f"version {first}" if first == last else f"versions {first} to {last}"
         _log.debug("%s: appended %s", pipeline, versions)
@@ -165,8 +134,7 @@ class EventStore:
         """Append what is encoded already in a transaction of the caller's; once under one `id`."""
         who, which = actor or self.actor, run or self.run
         append = Append(pipeline, drafts, id or uuid7(), who, reason, which, expected)
-        stored, _ = self._append(db, append, look=id is not None)
-        return stored
+        return self._appender.append_within(db, append, named=id is not None)
 
     def apply_within(self, db: Connection, stored: Sequence[StoredEvent]) -> None:
         """Show events that are in the log already to the inline tables once more."""
@@ -314,11 +282,7 @@ class EventStore:
 
     def require_inline(self) -> None:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""
-        if self._inline is None and self.database.components() != {LOG.component}:
-            raise StoreUnavailable(
-                "this log has tables that every append must keep up to date, and this store does "
-                "not know them: open it with projections.connect"
-            )
+        self._appender.require_inline()
 
     def apply_newest(self, db: Connection, pipeline: Pipeline) -> None:
         """Bring the inline tables to where a history leaves them that was written as a whole.
@@ -352,7 +316,7 @@ class EventStore:
 
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
-        self._memories.clear()
+        self._appender.forget()
         if self.owns_engine:
             self._ask().dispose()
 
@@ -363,79 +327,3 @@ class EventStore:
     def __exit__(self, *_: object) -> None:
         """Close the store."""
         self.close()
-
-    def _append(
-        self,
-        db: Connection,
-        append: Append,
-        *,
-        look: bool,
-        again: bool = False,
-        alone: bool = False,
-    ) -> tuple[list[StoredEvent], Memory | None]:
-        """Append, `again` after a try that failed; `alone` if the transaction is for this only."""
-        self.require_inline()
-        dialect, pipeline = dialect_of(db), append.pipeline
-        if line := self._line(pipeline):
-            dialect.wait_in_line(db, schema_name(db), line.pipeline_id)
-        with dialect.each_alone(db) if alone and not line else nullcontext():
-            # Taken away until it is committed: what a failed transaction learned is wrong.
-            remembered = self._remembered(db).pop(pipeline, None)
-            expected = append.expected
-            read = look or bool(line) or expected is not None or append.writer is not None
-            memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
-            if again:
-                self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
-            # Looked for behind the head: what is appended after that was read loses the race.
-            if look and (stored := reading.appended_as(db, append.id)):
-                return _same_append(stored, append), None
-            if expected is not None and expected != memory.head.version:
-                actual = memory.head.version
-                raise HistoryConflict(pipeline, expected=expected, actual=actual)
-            if append.writer is not None:
-                _check_writer(db, append, memory.id)
-            placed = place(db, append, memory, now)
-            stored = placed.stored
-            if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
-                write_at_once(db, placed, show)
-                return stored, memory
-        write(db, placed)
-        if self._inline:
-            self._inline(db, stored)
-        return stored, memory
-
-    def _line(self, pipeline: Pipeline) -> _Line | None:
-        line = self._lines.get(pipeline)
-        return line if line and time.monotonic() < line.until else None
-
-    def _remembered(self, db: Connection) -> dict[Pipeline, Memory]:
-        if self._memories_of is not db.engine:
-            self._memories_of, self._memories = db.engine, {}
-        return self._memories
-
-
-def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:
-    """Raise StaleWriter unless the writer is the last that has started.
-
-    Read behind the head, as the append id is: who starts from now on wins the race for it.
-    """
-    last = reading.newest_of_kind(db, pipeline_id, "WriterStarted")
-    if last is None or last.version != append.writer:
-        raise StaleWriter(append.pipeline, append.writer, last)
-
-
-def _same_append(stored: list[StoredEvent], append: Append) -> list[StoredEvent]:
-    # An erased body cannot be compared any more: its place in the append has to do.
-    erased = {place for place, event in enumerate(stored) if event.erased}
-    then = [(s.pipeline, s.kind, s.stream, s.origin, s.of, s.body) for s in stored]
-    now = [
-        (append.pipeline, d.kind, d.stream, d.origin, d.of, b"" if place in erased else d.body)
-        for place, d in enumerate(append.drafts)
-    ]
-    if then != now:
-        first = stored[0]
-        raise AppendIdReused(
-            f"append id {append.id} was used for {len(stored)} other event(s) of {first.pipeline} "
-            f"from version {first.version} on: use a new id for new content"
-        )
-    return stored

@@ -72,7 +72,7 @@ def test_a_restored_backup_is_found(log, engine, keys):
         for table, rows in backup.items():
             db.execute(table.delete())
             db.execute(table.insert(), rows)
-    log._memories.clear()
+    log.close()
     log.append(SHOP, *emitted(9))
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
@@ -98,7 +98,7 @@ def test_a_forked_tail_is_found(log, engine, keys):
     with tampering(engine) as db:
         for table in (events, bodies):
             db.execute(table.delete().where(table.c.pipeline_id == 1, table.c.version > 3))
-    log._memories.clear()
+    log.close()
     log.append(SHOP, *(StateSaved(stream_state("users", {"cursor": n})) for n in range(50, 60)))
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
