@@ -26,7 +26,7 @@ from projections.tables import (
     create_table,
     of_others,
 )
-from projections.views import CATALOG_KINDS, CatalogView
+from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, standing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -169,21 +169,30 @@ class _Intake:
     ) -> None:
         """Save again what we had saved after PyAirbyte had written its rows.
 
-        Its write deletes our row of the stream: where that is there, it was written since. It
-        leaves our GLOBAL or LEGACY state alone; that is older if the process which wrote began
-        later, the only thing its `last_updated` tells (defect 04).
+        Its write deletes our row of the stream: where that is there, it was written since, or only
+        put back before it inserted its own. It leaves our GLOBAL or LEGACY state alone; that is
+        older if the process which wrote began later, the only thing its `last_updated` tells
+        (defect 04).
         """
         kept: dict[int, StoredEvent] = {}
         for row, stream in theirs:
             newer, whole = ours.get(stream), ours.get(None)
             if newer is None and whole and not _is_later(row["last_updated"], whole.stored_at):
                 newer = whole
-            if newer is not None:
+            if newer is not None and not self._only_repeats(pipeline, newer):
                 kept[newer.version] = newer
         for newer in kept.values():
             again = StateSaved(newer.body, "restored", newer.version)
             reason = f"@{newer.version} was saved after what PyAirbyte had written"
             self.store.append_within(self.db, pipeline, again, reason=reason)
+
+    def _only_repeats(self, pipeline: Pipeline, said: StoredEvent) -> bool:
+        """Whether a state restores what stood there anyway, as those do that are put back."""
+        if said.of is None:
+            return False
+        before = self.store.newest_within(self.db, pipeline, STATE_KINDS, said.version - 1)
+        stood = standing(before).get(said.stream)
+        return stood is not None and stood.version == said.of
 
     def _take_catalogs(self) -> int:
         table = STREAMS_TABLE

@@ -10,6 +10,7 @@ from airbyte.caches import _catalog_backend as own_catalogs
 from airbyte.caches import _state_backend as own_states
 from airbyte_protocol.models import AirbyteStateMessage, ConfiguredAirbyteCatalog
 from sqlalchemy import make_url, text
+from sqlalchemy.orm import Session
 
 import projections
 from eventstore import Pipeline
@@ -234,6 +235,22 @@ def test_a_row_that_was_deleted_and_not_written_again_is_put_back(config):
         db.execute(text("DELETE FROM _airbyte_state WHERE table_name = 'users'"))
     assert backend.get_state_provider("source-shop").known_stream_names == {"users", "orders"}
     assert cursors(config, SHOP) == {"users": 1, "orders": 1}
+
+
+def test_what_pyairbyte_writes_is_newer_than_what_was_put_back_while_it_wrote(config):
+    backend = SqlStateBackend(config)
+    write(config, SHOP, state("users", 1), by=projections)
+    for cursor in (2, 3):
+        with config.get_sql_engine().begin() as db:
+            db.execute(text("DELETE FROM _airbyte_state WHERE table_name = 'users'"))
+        assert backend.get_state_provider("source-shop").known_stream_names == {"users"}
+        names = {"source_name": "source-shop", "stream_name": "users", "table_name": "users"}
+        says = stream_state("users", {"cursor": cursor})
+        with Session(config.get_sql_engine()) as session:
+            session.add(own_states.CacheStreamStateModel(**names, state_json=says))
+            session.commit()
+        assert cursors(config, SHOP) == {"users": cursor}
+    assert origins(config, SHOP) == ["source", *["restored", "foreign"] * 2]
 
 
 def test_what_is_too_large_for_this_store_is_taken_in_and_put_back_all_the_same(config):
