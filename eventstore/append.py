@@ -16,7 +16,7 @@ from eventstore.compression import packed, unpacked
 from eventstore.dialects import dialect_of
 from eventstore.events import StoredEvent, StreamDescriptor, to_datetime
 from eventstore.rows import KEEPS_ITS_BODY, pipeline_row
-from eventstore.statements import Batches, Statement
+from eventstore.statements import Batches, Statement, insert_rows
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -204,8 +204,7 @@ def write(db: Connection, placed: Placed) -> None:
         _insert_bodies.run(db, placed.bodies)
     if placed.pipeline:
         db.execute(pipelines.insert(), placed.pipeline)
-    if placed.streams:
-        db.execute(streams.insert(), placed.streams)
+    insert_rows(db, streams, placed.streams)
 
 
 def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:

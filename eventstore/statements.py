@@ -10,7 +10,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam
+from sqlalchemy import ARRAY, bindparam, cast, func, select
+from sqlalchemy.types import NullType
 
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute
@@ -71,9 +72,13 @@ class Batches:
         """Remember the table."""
         self._many = {size: _Insert(table, size) for size in _SIZES}
         self._one = _Insert(table, 1)
+        self._lists = _Lists(table)
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows."""
+        if len(rows) > 1 and dialect_of(db).UNNESTS:
+            self._lists.run(db, rows)
+            return
         start = 0
         for size in _SIZES:
             while len(rows) - start >= size:
@@ -84,6 +89,33 @@ class Batches:
                 start += size
         if rest := rows[start:]:
             self._one.run(db, rest)
+
+
+def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of whatever types, each with a value for each column of the table."""
+    if len(rows) > 1 and dialect_of(db).UNNESTS:
+        names = table.columns.keys()
+        _Lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
+    elif rows:
+        db.execute(table.insert(), list(rows))
+
+
+class _Lists:
+    """An INSERT of any number of rows, which takes a list for each column."""
+
+    def __init__(self, table: Table) -> None:
+        self._names = table.columns.keys()
+        lists = [
+            func.unnest(cast(bindparam(column.name, type_=NullType()), ARRAY(column.type)))
+            for column in table.columns
+        ]
+        insert = table.insert().from_select(self._names, select(*lists))
+        self._statement = Statement(lambda _: insert)
+
+    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run it once."""
+        lists = map(list, zip(*rows, strict=True))
+        self._statement.on_driver(db, dict(zip(self._names, lists, strict=True)))
 
 
 class _Insert:

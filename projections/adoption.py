@@ -26,7 +26,7 @@ from projections.tables import (
     create_table,
     of_others,
 )
-from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, standing
+from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, StateView, standing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -278,14 +278,18 @@ def _as_known(current: CatalogView, stream: ConfiguredAirbyteStream) -> Configur
     return stream
 
 
-def put_back(store: EventStore, pipeline: Pipeline) -> None:
-    """Write the rows of a pipeline again that are not there, as `take_in` does for all.
+def with_all_rows(store: EventStore, pipeline: Pipeline) -> StateView:
+    """The current state of a pipeline; rows that are not there are put back, as by `take_in`.
 
     PyAirbyte deletes in one transaction and inserts in another: if it ends between the two, there
     is nothing to take in that would tell.
     """
+    rows = states.read_rows(store, pipeline)
+    if not rows.may_be_lacking:
+        return rows.view
     if store.database.read(lambda db: states.without_row(db, store, pipeline)):
         store.database.transact(lambda db: _put_back(db, store, pipeline))
+    return states.latest_state(store, pipeline)
 
 
 def _put_back(
@@ -297,10 +301,9 @@ def _put_back(
         again = StateSaved(stored.body, "restored", stored.version)
         reason = f"put back from @{stored.version}: PyAirbyte had deleted its row"
         store.append_within(db, pipeline, again, reason=reason)
-    for stored in catalogs.without_row(db, store, pipeline):
-        catalogs.apply(db, stored)
-        if stored.stream and stored.stream.name not in registered:
-            lost.append(stored)
+    if defined := catalogs.without_row(db, store, pipeline):
+        catalogs.apply_all(db, defined)
+        lost += [each for each in defined if each.stream and each.stream.name not in registered]
     if names := sorted({str(stored.stream or "the state") for stored in lost}):
         _log.warning(
             "put back rows of %s that PyAirbyte had deleted: %s", pipeline, ", ".join(names)

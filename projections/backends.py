@@ -7,15 +7,15 @@ and `_catalog_backend`); what stands behind them is the log.
 from __future__ import annotations
 
 import abc
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from eventstore import codec
 from eventstore.events import Pipeline, StateSaved, StreamDescriptor, WriterStarted
-from projections.adoption import put_back
+from projections.adoption import with_all_rows
 from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.providers import CatalogProvider, StateProvider
-from projections.states import latest_state
 from projections.views import StateView
 from projections.wiring import connect
 
@@ -128,12 +128,9 @@ class SqlStateBackend:
         pipeline = self._pipeline(source_name, table_prefix, destination_name)
         if as_of is None:
             self._store.database.catch_up()
-            put_back(self._store, pipeline)
-        view = (
-            latest_state(self._store, pipeline)
-            if as_of is None
-            else state_as_of(self._store, pipeline, as_of)
-        )
+            view = with_all_rows(self._store, pipeline)
+        else:
+            view = state_as_of(self._store, pipeline, as_of)
         if streams_filter:
             view = view.only(streams_filter)
         return self._provider_class(view)
@@ -283,9 +280,11 @@ class SqlCatalogBackend(CatalogBackendBase):
         """Bring the catalogs in memory up to date, in place: providers hold on to them."""
         catalogs = [(None, self._full_catalog), *self._source_catalogs.items()]
         for source_name, catalog in catalogs:
-            known = [*incoming, *catalog.streams]
+            known = defaultdict(list)
+            for held in (*incoming, *catalog.streams):
+                known[held.stream.name].append(held)
             stored = self._fetch(source_name, self._table_prefix, None)
-            catalog.streams = [_same_object(stream, known) for stream in stored]
+            catalog.streams = [_same_object(each, known[each.stream.name]) for each in stored]
 
     def _fetch(
         self, source_name: str | None, table_prefix: str | None, as_of: datetime | None
@@ -326,10 +325,7 @@ def _same_object(
     stored: ConfiguredAirbyteStream, known: Iterable[ConfiguredAirbyteStream]
 ) -> ConfiguredAirbyteStream:
     """The object somebody already holds, if it says the same: PyAirbyte fills in generation ids."""
-    for stream in known:
-        if stream.stream.name == stored.stream.name and _unless_unset(stored, stream):
-            return stream
-    return stored
+    return next((held for held in known if _unless_unset(stored, held)), stored)
 
 
 def _unless_unset(stored: ConfiguredAirbyteStream, held: ConfiguredAirbyteStream) -> bool:

@@ -31,10 +31,9 @@ V = TypeVar("V", bound=View)
 
 
 def apply_inline(db: Connection, appended: Sequence[StoredEvent]) -> None:
-    """Apply what was appended, in the same transaction."""
-    for stored in appended:
-        for projection in PROJECTIONS:
-            projection.apply(db, stored)
+    """Apply what was appended to a history, in the same transaction."""
+    for projection in PROJECTIONS:
+        projection.apply_all(db, appended)
 
 
 def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = None) -> V:
@@ -53,6 +52,6 @@ def refill(db: Connection, store: EventStore) -> int:
     pipelines = store.pipelines_within(db)
     for pipeline in pipelines:
         for projection in PROJECTIONS:
-            for stored in store.newest_within(db, pipeline, projection.KINDS):
-                projection.apply(db, stored)
+            if newest := store.newest_within(db, pipeline, projection.KINDS):
+                projection.apply_all(db, newest)
     return len(pipelines)

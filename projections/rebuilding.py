@@ -11,6 +11,7 @@ from sqlalchemy.schema import DropTable
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.schema import schema_name
+from eventstore.statements import insert_rows
 from projections import catalogs, states
 from projections.tables import ALL_TABLES, create_beside
 
@@ -85,8 +86,7 @@ class Beside:
             beside = self.tables[table]
             if again:
                 db.execute(beside.delete().where(beside.c.pipeline_key.in_(again)))
-            if new:
-                db.execute(beside.insert(), new)
+            insert_rows(db, beside, new)
 
     def drop(self, db: Connection) -> None:
         """Remove them before their connection ends."""

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Table, bindparam, select
+from sqlalchemy import Table, bindparam, func, select
 
 from eventstore import payload
 from eventstore.append import Beside
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
-from eventstore.tables import events
+from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 from projections.tables import (
     CACHE_STATE_TABLE,
     DESTINATION_STATE_TABLE,
     GLOBAL_STATE_STREAM_NAME,
     LEGACY_STATE_STREAM_NAME,
     STATE_TABLES,
+    add_rows,
     delete_rows,
-    insert_row,
+    overwrite_row,
     purge,
-    replace_row,
 )
 from projections.views import STATE_KINDS, StateView, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import CTE, Connection, Insert
 
@@ -41,26 +41,43 @@ _CHANGING = ("state_json", "last_updated", "version")
 _WHOLE_NAMES = {"GLOBAL": GLOBAL_STATE_STREAM_NAME, "LEGACY": LEGACY_STATE_STREAM_NAME}
 
 
-def apply(db: Connection, stored: StoredEvent) -> None:
-    """Bring the state tables to where the event leaves them; `views.StateView` is the same rule."""
-    table = _table(stored.pipeline)
-    if stored.kind == "BodyErased":
-        purge(db, table, stored)
-    if stored.kind not in KINDS:
+def apply_all(db: Connection, appended: Sequence[StoredEvent]) -> None:
+    """Bring the state tables to where these events of a history leave them.
+
+    `views.StateView` is the same rule.
+    """
+    table = _table(appended[0].pipeline)
+    for stored in appended:
+        if stored.kind == "BodyErased":
+            purge(db, table, stored)
+    if len(appended) == 1 and _overwrite(db, table, appended[0]):
         return
-    key = _row_key(stored.pipeline, stored.stream)
-    if stored.stream is None:
-        delete_rows(db, table, table.c.pipeline_key, stored.pipeline.key)
-        if stored.kind == "StateSaved" and not stored.erased:
-            insert_row(db, table, _row(stored, key))
-    elif stored.erased:  # it left no row, and took that of a GLOBAL or LEGACY state with it
-        for gone in (key, _row_key(stored.pipeline, None)):
-            delete_rows(db, table, table.c.row_key, gone)
-    elif stored.kind == "StateCleared":
-        delete_rows(db, table, table.c.row_key, key)
-    elif not replace_row(db, table, _row(stored, key), changing=_CHANGING):
-        # Only a stream without a row can follow a GLOBAL or LEGACY state: that removed them all.
-        delete_rows(db, table, table.c.row_key, _row_key(stored.pipeline, None))
+    all_gone, left = False, dict[StreamDescriptor | None, StoredEvent | None]()
+    for stored in appended:
+        if stored.kind in KINDS:
+            saves = stored.kind == "StateSaved"
+            if stored.stream is None:
+                all_gone, left = True, {}
+            elif saves:  # what was erased, too, took the place of a GLOBAL or LEGACY state
+                left[None] = None
+            left[stored.stream] = stored if saves and not stored.erased else None
+    if not left:
+        return
+    pipeline = appended[0].pipeline
+    if all_gone:
+        delete_rows(db, table, table.c.pipeline_key, [pipeline.key])
+    else:
+        delete_rows(db, table, table.c.row_key, [_row_key(pipeline, stream) for stream in left])
+    rows = [_row(stored, _row_key(pipeline, stored.stream)) for stored in left.values() if stored]
+    add_rows(db, table, rows)
+
+
+def _overwrite(db: Connection, table: Table, stored: StoredEvent) -> bool:
+    """Overwrite the row of a stream, if it has one: then no GLOBAL or LEGACY state stands."""
+    if stored.kind != "StateSaved" or stored.stream is None or stored.erased:
+        return False
+    row = _row(stored, _row_key(stored.pipeline, stored.stream))
+    return overwrite_row(db, table, row, changing=_CHANGING)
 
 
 def beside(stored: StoredEvent) -> Beside | None:
@@ -93,14 +110,36 @@ def _row_beside(table: Table) -> Callable[[CTE], Insert]:
 
 def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
     """The current state of a pipeline, from its table, in one statement."""
+    return read_rows(store, pipeline).view
+
+
+class Rows(NamedTuple):
+    """What the rows of a pipeline say, and of how many streams its history has spoken."""
+
+    view: StateView
+    known_streams: int
+
+    @property
+    def may_be_lacking(self) -> bool:
+        """Whether there can be states without a row.
+
+        Beside a GLOBAL or LEGACY state there are none, and no stream has two rows.
+        """
+        streams = len(self.view.streams)
+        whole = self.view.whole is not None or not self.view.version
+        return not whole and (streams == 0 or streams < self.known_streams)
+
+
+def read_rows(store: EventStore, pipeline: Pipeline) -> Rows:
+    """Read the rows of a pipeline, in one statement."""
     table = _table(pipeline)
     named = {"pipeline_key": pipeline.key}
     rows = store.database.read(lambda db: _latest(table).run(db, named).all())
     if not rows:
-        return StateView(pipeline)
+        return Rows(StateView(pipeline), 0)
     whole_key = _row_key(pipeline, None)
     states = [row for row in rows if row.state_json is not None]
-    return StateView(
+    view = StateView(
         pipeline,
         version=rows[0].version,
         stored_at=to_datetime(rows[0].stored_at),
@@ -111,6 +150,7 @@ def latest_state(store: EventStore, pipeline: Pipeline) -> StateView:
             if row.row_key != whole_key
         },
     )
+    return Rows(view, rows[0].known_streams)
 
 
 @cache
@@ -123,10 +163,17 @@ def _latest(table: Table) -> Statement:
         .limit(1)
         .subquery()
     )
+    mine = select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
+    known = (
+        select(func.count())
+        .where(streams.c.pipeline_id == mine.scalar_subquery())
+        .where(streams.c.number != WHOLE_PIPELINE)
+    )
     query = (
         select(
             head.c.version,
             head.c.stored_at,
+            known.scalar_subquery().label("known_streams"),
             table.c.stream_name,
             table.c.stream_namespace,
             table.c.row_key,

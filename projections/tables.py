@@ -29,11 +29,11 @@ from eventstore import payload
 from eventstore.dialects import dialect_of
 from eventstore.events import NAME_LIMIT
 from eventstore.rows import belongs_to
-from eventstore.statements import Statement
+from eventstore.statements import Statement, insert_rows
 from eventstore.tables import events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -46,6 +46,8 @@ GLOBAL_STATE_STREAM_NAME = "_GLOBAL"
 LEGACY_STATE_STREAM_NAME = "_LEGACY"
 GLOBAL_STATE_STREAM_NAMES = [GLOBAL_STATE_STREAM_NAME, LEGACY_STATE_STREAM_NAME]
 
+_CHUNK = 500
+"""Keys in one statement."""
 
 metadata = MetaData()
 
@@ -136,25 +138,37 @@ def _copied(db: Connection, table: Table, name: str, **options: Any) -> Table:
     return copy
 
 
-def insert_row(db: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row, with a value for each of its columns."""
-    _insert(table).on_driver(db, dict(values))
+def add_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, with a value for each of their columns."""
+    if len(rows) == 1:
+        _insert(table).on_driver(db, dict(rows[0]))
+    else:
+        insert_rows(db, table, rows)
 
 
-def delete_rows(db: Connection, table: Table, column: Column[str], value: str) -> None:
-    """Delete the rows that have a value in a column."""
-    _delete(table, column).on_driver(db, {"value": value})
+def delete_rows(db: Connection, table: Table, column: Column[str], values: Sequence[str]) -> None:
+    """Delete the rows that have one of these values in a column."""
+    if len(values) == 1:
+        _delete(table, column).on_driver(db, {"value": values[0]})
+        return
+    for start in range(0, len(values), _CHUNK):
+        db.execute(table.delete().where(column.in_(values[start : start + _CHUNK])))
 
 
-def replace_row(
+def replace_rows(
+    db: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Delete the rows with these keys, and insert others."""
+    delete_rows(db, table, table.c.row_key, keys)
+    add_rows(db, table, rows)
+
+
+def overwrite_row(
     db: Connection, table: Table, values: Mapping[str, Any], *, changing: tuple[str, ...]
 ) -> bool:
-    """Change these columns of the row with the same `row_key`, if it is there, else insert it."""
+    """Change these columns of the row with the same `row_key`; False if it is not there."""
     new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
-    there = dialect_of(db).changed_rows(_overwrite(table, changing).on_driver(db, new)) > 0
-    if not there:
-        insert_row(db, table, values)
-    return there
+    return dialect_of(db).changed_rows(_overwrite(table, changing).on_driver(db, new)) > 0
 
 
 def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:

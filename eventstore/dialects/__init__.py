@@ -54,6 +54,10 @@ class Dialect(Protocol):
         """Whether one statement can insert into two tables."""
 
     @property
+    def UNNESTS(self) -> bool:
+        """Whether many rows are inserted fastest from a list for each column."""
+
+    @property
     def SKIPS_THROUGH_GROUPS(self) -> bool:
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 

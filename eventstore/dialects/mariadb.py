@@ -53,6 +53,7 @@ columns, and it gives up where two transactions deadlock."""
 INSERTS_TOGETHER = False
 """MariaDB has no INSERT inside WITH."""
 
+UNNESTS = False
 SKIPS_THROUGH_GROUPS = True
 """GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
 

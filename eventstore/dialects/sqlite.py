@@ -34,6 +34,7 @@ FOREIGN_TABLES = True
 INSERTS_TOGETHER = False
 """SQLite has no INSERT inside WITH."""
 
+UNNESTS = False
 SKIPS_THROUGH_GROUPS = False
 TEMPORARY = "temp"
 COUNTS_ROWS = False

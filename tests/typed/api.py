@@ -34,6 +34,7 @@ from eventstore.integrity import Report, verify
 from projections import (
     CacheStreamStateModel,
     CatalogView,
+    OwnProjection,
     SqlCatalogBackend,
     SqlStateBackend,
     StateProvider,
@@ -49,7 +50,6 @@ from projections import (
     replay,
     state_as_of,
 )
-from projections.projection import Projection
 from projections.tables_check import TablesReport, check_tables
 
 
@@ -213,14 +213,14 @@ def count(store: EventStore, shop: Pipeline) -> int:
 class Sizes:
     """A projection of the user's own."""
 
+    name = "sizes"
     TABLES: tuple[Table, ...] = ()
-    KINDS: tuple[str, ...] = ("StateSaved",)
 
     def apply(self, db: Connection, stored: StoredEvent) -> None:
         db.execute(self.TABLES[0].insert(), {"bytes": len(stored.body)})
 
 
-projection: Projection = Sizes()
+projection: OwnProjection = Sizes()
 
 
 def explain(store: EventStore, shop: Pipeline) -> tuple[object, ...]:
