@@ -1,0 +1,125 @@
+"""A history of a million events: what the present, the past and an append cost there.
+
+Two sides take turns in one run, A B A B. What counts is the ratio of the medians.
+"""
+
+import random
+import statistics
+import time
+from functools import partial
+from itertools import count
+
+import pytest
+
+from eventstore import Pipeline
+from projections import connect, latest_state, rebuild, replay, state_as_of
+from projections.views import StateView
+from tests.messages import saved
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
+
+SHOP = Pipeline("source-shop")
+EVENTS, STREAMS, BATCH = 1_000_000, 1_000, 5_000
+FEW = 1_000
+
+ROUNDS = 25
+APPENDS = 20
+PERCENT = (1, 50, 100)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def million(request, tmp_path_factory):
+    """The kind of a database, and a store with one long history and its tables."""
+    kind = request.param
+    url = f"sqlite:///{tmp_path_factory.mktemp('million') / 'log.db'}"
+    if kind == "postgresql":
+        server = request.getfixturevalue("durable_server")
+        server.execute(None, "CREATE DATABASE million")
+        url = server.url("million")
+    with connect(url) as store:
+        append(store, EVENTS)
+        yield kind, store
+
+
+def append(store, events):
+    """Append so many events, as they would be without us."""
+    for first in range(0, events, BATCH):
+        numbers = range(first, min(first + BATCH, events))
+        store.append(SHOP, *(saved(f"s{n % STREAMS}", {"cursor": n}) for n in numbers))
+
+
+def in_turns(works, rounds=ROUNDS):
+    """The median of the milliseconds that each work takes."""
+    taken = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            taken[name].append((time.perf_counter() - start) * 1000)
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def test_the_past_costs_little_more_than_the_present(results, million):
+    kind, store = million
+    works = {"now": lambda: latest_state(store, SHOP)} | {
+        f"at {percent} %": partial(state_as_of, store, SHOP, EVENTS * percent // 100)
+        for percent in PERCENT
+    }
+    took = in_turns(works)
+    past = [took[f"at {percent} %"] for percent in PERCENT]
+    results[f"state_as_of of {STREAMS} streams in a million events, {kind}"] = {
+        "unit": "milliseconds",
+        **{name: round(each, 2) for name, each in took.items()},
+        "ratio": f"{max(past) / took['now']:.2f} times as long as now, "
+        f"{max(past) / min(past):.2f} from the cheapest to the dearest",
+        "target": "<= 2, <= 1.3",
+    }
+
+
+def test_a_moment_is_found_at_once(results, million):
+    kind, store = million
+    chance = random.Random(3)
+    moments = [store.event(SHOP, chance.randrange(1, EVENTS)).stored_at for _ in range(ROUNDS)]
+    asked = iter(moments)
+    took = in_turns({"ours": lambda: store.version_at(SHOP, next(asked))})["ours"]
+    results[f"the version at a moment in a million events, {kind}"] = {
+        "unit": "milliseconds",
+        "ours": round(took, 3),
+        "target": "<= 0.2",
+    }
+
+
+def test_an_append_costs_what_it_cost_at_the_beginning(results, million, fresh_url):
+    kind, store = million
+    numbers = count()
+
+    def some(here):
+        for _ in range(APPENDS):
+            here.append(SHOP, saved("s1", {"cursor": next(numbers)}))
+
+    with connect(fresh_url(kind)) as young:
+        append(young, FEW)
+        works = {f"at {FEW}": partial(some, young), f"at {EVENTS}": partial(some, store)}
+        took = in_turns(works)
+    ratio = took[f"at {EVENTS}"] / took[f"at {FEW}"]
+    results[f"an append among many events, {kind}"] = {
+        "unit": "milliseconds",
+        **{name: round(each / APPENDS, 3) for name, each in took.items()},
+        "ratio": round(ratio, 2),
+        "target": "<= 1.2",
+    }
+
+
+def test_a_rebuild_does_not_read_the_history(results, million):
+    kind, store = million
+    works = {
+        "rebuild": lambda: rebuild(store),
+        "replay": lambda: replay(store, SHOP, StateView(SHOP)),
+    }
+    took = in_turns(works, rounds=3)
+    results[f"rebuild from a million events, {kind}"] = {
+        "unit": "seconds",
+        **{name: round(each / 1000, 2) for name, each in took.items()},
+        "ratio": round(took["replay"] / took["rebuild"], 1),
+        "target": ">= 20, and <= 3 s on SQLite",
+    }
