@@ -54,10 +54,10 @@ def test_it_shows_each_run_and_the_past_and_what_changed(demo):
     assert re.search(r"^added\tpurchases\t", demo.stdout, re.MULTILINE)
 
 
-def test_the_three_commands_it_ends_with_work(second_demo):
-    commands = [line.split() for line in second_demo.stdout.splitlines()[-3:]]
+def test_the_three_commands_it_ends_with_work(demo):
+    commands = [line.split() for line in demo.stdout.splitlines()[-3:]]
     for name, *arguments in commands:
         assert name == "eventstore"
-        done = run(*arguments, cwd=second_demo.folder)
+        done = run(*arguments, cwd=demo.folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
