@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, literal, select
 
+from eventstore import parts
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
-from eventstore.compression import packed, unpacked
+from eventstore.compression import packed
 from eventstore.dialects import dialect_of
 from eventstore.events import StoredEvent, StreamDescriptor, to_datetime
+from eventstore.newest import newest_of_one
 from eventstore.rows import KEEPS_ITS_BODY, pipeline_row
 from eventstore.statements import Batches, Statement, insert_rows
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
@@ -60,6 +62,8 @@ class Memory:
     head: Head = BEFORE_THE_FIRST
     streams: dict[StreamDescriptor | None, _KnownStream] = field(default_factory=dict)
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
+    parts: dict[bytes, parts.Place] = field(default_factory=dict)
+    """Where the parts of the newest GLOBAL state are, by their digests."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def _head(dialect: Dialect) -> Select[Any]:
 
 _CHUNK = 500
 """Versions in one statement."""
+
+_END = 2**62
 
 _read_head = Statement(_head)
 _find_id = Statement(
@@ -185,6 +191,8 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     """Place an append behind the head, and remember it; writes nothing."""
     new = pipeline_row(memory.id, append.pipeline) if memory.head.version == 0 else None
     _recall_bodies(db, memory, append.drafts)
+    if any(map(_has_parts, append.drafts)):
+        _recall_parts(db, memory)
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(append, memory, now)
     longest = max((len(draft.body) for draft in append.drafts), default=0)
@@ -238,13 +246,32 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
             .where(events.c.pipeline_id == memory.id)
             .where(events.c.version.in_(wanted[start : start + _CHUNK]))
         )
-        for version, body_version, its_commitment, its_codec, data in db.execute(query):
+        read = parts.reader(db, memory.id)
+        for version, body_version, its_commitment, its_codec, data in db.execute(query).all():
             draft = restored[version]
             # `of` may be a version of another pipeline.
-            if unpacked(its_codec, data, version) == draft.body:
+            if read.body(its_codec, data, body_version) == draft.body:
                 digest = sha256(draft.body).digest()
                 known = _KnownBody(digest, body_version, bytes(its_commitment))
                 memory.bodies[_slot(draft)] = known
+
+
+def _recall_parts(db: Connection, memory: Memory) -> None:
+    """Remember where the parts of the newest GLOBAL state are, if they are there still."""
+    if memory.parts and parts.are_there(db, memory.id, memory.parts.values()):
+        return
+    memory.parts = {}
+    of_whole = partial(newest_of_one, dialect_of(db), pipeline_id=memory.id, before=_END)
+    seeks = [of_whole(kind, literal(WHOLE_PIPELINE)) for kind in ("StateSaved", "StateEmitted")]
+    newest = max(version or 0 for version in db.execute(select(*seeks)).one())
+    this = (events.c.pipeline_id == memory.id, events.c.version == newest)
+    kept_at = db.scalar(select(events.c.body_version).where(*this))
+    if kept_at is not None:
+        memory.parts = parts.places_in(db, memory.id, kept_at)
+
+
+def _has_parts(draft: Draft) -> bool:
+    return draft.stream is None and draft.kind.startswith("State") and parts.has_parts(draft.body)
 
 
 def _slot(draft: Draft) -> tuple[bool, StreamDescriptor | None]:
@@ -340,7 +367,10 @@ def _find_or_add_body(
     known = memory.bodies.get(slot)
     if known is None or known.digest != digest:
         salt = secrets.token_bytes(16)
-        its_codec, data = packed(draft.body)
+        if _has_parts(draft):
+            its_codec, data, memory.parts = parts.packed(draft.body, version, memory.parts)
+        else:
+            its_codec, data = packed(draft.body)
         known = _KnownBody(digest, version, commitment(salt, draft.body))
         memory.bodies[slot] = known
         new_bodies.append((memory.id, version, salt, its_codec, data))

@@ -19,7 +19,8 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
 from eventstore.identity import check_attribution
-from eventstore.rows import STORED, stored_events
+from eventstore.parts import hand_on
+from eventstore.rows import STORED, stored_events, with_bodies
 from eventstore.tables import bodies, events, streams
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEve
 def erasures_within(db: Connection, pipeline_id: int) -> list[StoredEvent]:
     """All BodyErased of a history, oldest first."""
     query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == KIND)
-    found = stored_events(db.execute(query.order_by(events.c.version)).all())
+    rows = db.execute(query.order_by(events.c.version)).all()
+    found = stored_events(with_bodies(db, rows))
     return [said for said in found if not said.erased]
 
 
@@ -305,6 +307,7 @@ def _there(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[in
 
 
 def _delete(db: Connection, pipeline_id: int, versions: Sequence[int]) -> None:
+    hand_on(db, pipeline_id, versions)
     for chunk in _chunks(versions):
         mine = (bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(chunk))
         db.execute(bodies.delete().where(*mine))

@@ -24,6 +24,7 @@ from eventstore.rows import (
     pipeline_of,
     stored_events,
     stored_of,
+    with_bodies,
 )
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -114,7 +115,7 @@ def next_page(
         "after": after,
         "up_to": _END if up_to is None else up_to,
     }
-    return list(stored_events(_history_page.run(db, place).all()))
+    return list(stored_events(with_bodies(db, _history_page.run(db, place).all())))
 
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
@@ -127,8 +128,8 @@ def newest_matching(
 ) -> Iterator[StoredEvent]:
     """The newest so many of them, in the same order."""
     descending = [column.desc() for column in _BY_TIME]
-    rows = database.read(partial(_all, query=_first(last, where, descending)))
-    return stored_events(reversed(rows))
+    found = database.read(partial(_all, query=_first(last, where, descending)))
+    return stored_events(reversed(found))
 
 
 def matching_since(
@@ -176,12 +177,12 @@ def backwards(
     query = STORED.where(*where).order_by(events.c.version.desc())
     while True:
         page = query.where(events.c.version <= up_to).limit(size)
-        rows = database.read(partial(_all, query=page))
-        yield from stored_events(rows)
-        if len(rows) < size:
+        found = database.read(partial(_all, query=page))
+        yield from stored_events(found)
+        if len(found) < size:
             return
-        up_to = rows[-1].version - 1
-        if sum(len(row.data or b"") for row in rows) < _SMALL_PAGE:
+        up_to = found[-1][0].version - 1
+        if sum(len(body or b"") for _, body in found) < _SMALL_PAGE:
             size = min(size * 4, PAGE)
 
 
@@ -262,20 +263,19 @@ def at_versions(db: Connection, its_id: int, versions: Sequence[int]) -> Iterato
         places = {f"version_{n}": version for n, version in enumerate(chosen)}
         places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
         rows = _chosen_events(size).run(db, {"pipeline_id": its_id, **places})
-        yield from stored_events(rows.all())
+        yield from stored_events(with_bodies(db, rows.all()))
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
     """The events of an append."""
     query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
-    return list(stored_events(db.execute(query).all()))
+    return list(stored_events(_all(db, query)))
 
 
 def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
     """The newest event of a kind, of whatever stream."""
     query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
-    rows = db.execute(query.order_by(events.c.version.desc()).limit(1)).all()
-    return next(stored_events(rows), None)
+    return next(stored_events(_all(db, query.order_by(events.c.version.desc()).limit(1))), None)
 
 
 def _pages(
@@ -284,11 +284,11 @@ def _pages(
     beyond: list[ColumnElement[bool]] = []
     while True:
         page = _first(PAGE, [*where, *beyond], order)
-        rows = database.read(partial(_all, query=page))
-        yield from stored_events(rows)
-        if len(rows) < PAGE:
+        found = database.read(partial(_all, query=page))
+        yield from stored_events(found)
+        if len(found) < PAGE:
             return
-        last = [rows[-1]._mapping[column] for column in order]
+        last = [found[-1][0]._mapping[column] for column in order]
         # The first by itself, too: MariaDB finds no place in an index by a tuple.
         beyond = [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
 
@@ -308,8 +308,8 @@ def _first(
     return stored_of(keys.order_by(*order).limit(size).subquery()).order_by(*order)
 
 
-def _all(db: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
-    return db.execute(query).all()
+def _all(db: Connection, query: Select[Any]) -> list[tuple[Row[Any], bytes | None]]:
+    return with_bodies(db, db.execute(query).all())
 
 
 def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:

@@ -14,9 +14,10 @@ from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
-from eventstore.compression import PLAIN, unpacked
+from eventstore.compression import PLAIN
 from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import AlteredBody, StoreUnavailable
+from eventstore.parts import Reader, body_rows, reader
 from eventstore.payload import erased_versions
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
@@ -136,10 +137,11 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
         )
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
     )
+    read = reader(db, pipeline_id)
     for said_by, codec, data in db.execute(query.execution_options(yield_per=_ERASURES)):
         # One that was altered is found in its turn.
         with suppress(ValueError, KeyError, TypeError):
-            for version in erased_versions(_body_in(codec, _as_bytes(data), said_by)):
+            for version in erased_versions(_body_in(read, codec, _as_bytes(data), said_by)):
                 if type(version) is int:
                     yield said_by, version
 
@@ -153,10 +155,10 @@ def _as_bytes(value: Any) -> Any:
     return bytes(value) if type(value) is memoryview else value  # psycopg2's bytes
 
 
-def _body_in(codec: Any, data: Any, version: int) -> Any:
-    """What is kept without its compression, None where nothing was compressed to it."""
+def _body_in(read: Reader, codec: Any, data: Any, version: int) -> Any:
+    """The body that is kept so, None where none is."""
     try:
-        return unpacked(codec, data, version) if type(data) is bytes else None
+        return read.body(codec, data, version) if type(data) is bytes else None
     except AlteredBody:
         return None
 
@@ -168,6 +170,9 @@ class _Check:
         self._read = read
         self._part = part
         self._names = encoded_names(part.names)
+        self._parts = Reader(
+            lambda versions: read(lambda db: body_rows(db, part.pipeline_id, versions))
+        )
         self._kept: dict[int, bytes | None] = {}
         """The commitments of bodies, by the versions that keep them."""
         self._previous, self._time = GENESIS, -1
@@ -331,7 +336,7 @@ class _Check:
                 expected += 1
                 continue
             kept_at[version] = commitment
-            body = data if codec == PLAIN else _body_in(codec, data, version)
+            body = data if codec == PLAIN else _body_in(self._parts, codec, data, version)
             if (
                 body is None
                 or version in erased
@@ -364,7 +369,7 @@ class _Check:
             if kind == ERASURE or version not in self._erased:
                 raise _Broken(version, "has lost its body, and no event says that it was erased")
             return
-        body = _body_in(codec, data, version)
+        body = _body_in(self._parts, codec, data, version)
         are_bytes = type(salt) is bytes and type(body) is bytes and len(salt) == _SALT
         if not are_bytes or sha256(salt + body).digest() != commitment:
             raise _Broken(version, "has another body than it was stored with")

@@ -7,14 +7,22 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, select
 
-from eventstore.compression import unpacked
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
+from eventstore.parts import Reader, reader
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, Row, RowMapping, Select, Subquery
+    from sqlalchemy import (
+        ColumnElement,
+        Connection,
+        FromClause,
+        Row,
+        RowMapping,
+        Select,
+        Subquery,
+    )
 
 KEEPS_ITS_BODY = and_(
     bodies.c.pipeline_id == events.c.pipeline_id,
@@ -115,12 +123,25 @@ def stored_event(
     )
 
 
-def stored_events(rows: Iterable[Row[Any]]) -> Iterator[StoredEvent]:
-    """The events of rows selected by STORED."""
-    seen: dict[int, Pipeline] = {}
+def with_bodies(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Row[Any], bytes | None]]:
+    """Rows selected by STORED, each with its body; None where it is not there."""
+    readers: dict[int, Reader] = {}
+    found: list[tuple[Row[Any], bytes | None]] = []
     for row in rows:
+        body = None
+        if row.data is not None:
+            if row.id not in readers:
+                readers[row.id] = reader(db, row.id)
+            body = readers[row.id].body(row.codec, row.data, row.body_version)
+        found.append((row, body))
+    return found
+
+
+def stored_events(found: Iterable[tuple[Row[Any], bytes | None]]) -> Iterator[StoredEvent]:
+    """The events of rows and their bodies."""
+    seen: dict[int, Pipeline] = {}
+    for row, body in found:
         if row.id not in seen:
             seen[row.id] = pipeline_of(row)
         stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-        body = None if row.data is None else unpacked(row.codec, row.data, row.version)
         yield stored_event(row._mapping, seen[row.id], stream, body)

@@ -27,13 +27,13 @@ import orjson
 from sqlalchemy import and_, bindparam, select
 
 from eventstore.append import pipeline_id
-from eventstore.compression import unpacked
+from eventstore.parts import reader
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import Row, Select
+    from sqlalchemy import Connection, Row, Select
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
@@ -113,13 +113,27 @@ def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict
     after = 0
     while after < head:
         where = {"pipeline": its_id, "after": after, "up_to": head}
-        rows = store.database.read(lambda db, where=where: db.execute(page, where).all())  # type: ignore[misc]
-        yield from (_line(row, names, numbered) for row in rows)
-        after = rows[-1].version
+        rows = store.database.read(lambda db, where=where: _rows(db, page, where))  # type: ignore[misc]
+        yield from (_line(row, body, names, numbered) for row, body in rows)
+        after = rows[-1][0].version
+
+
+def _rows(
+    db: Connection, page: Select[Any], where: Mapping[str, Any]
+) -> list[tuple[Row[Any], bytes | None]]:
+    """The rows of a page, each with the body that it keeps itself."""
+    read = reader(db, where["pipeline"])
+    return [
+        (row, None if row.data is None else read.body(row.codec, row.data, row.version))
+        for row in db.execute(page, where).all()
+    ]
 
 
 def _line(
-    row: Row[Any], names: Mapping[str, Any], numbered: Mapping[int, tuple[str | None, str | None]]
+    row: Row[Any],
+    body: bytes | None,
+    names: Mapping[str, Any],
+    numbered: Mapping[int, tuple[str | None, str | None]],
 ) -> dict[str, Any]:
     found = dict(zip(_COLUMNS, row, strict=False))
     found["namespace"], found["stream"] = numbered[found["stream_number"]]
@@ -128,8 +142,7 @@ def _line(
     line = {**names, **{key: found[key] for key in EVENT[len(NAMES) :]}}
     if line["body_version"] == line["version"]:
         line["salt"] = _hexadecimal(row.salt)
-        kept = row.data is not None
-        line["body"] = unpacked(row.codec, row.data, row.version).decode() if kept else None
+        line["body"] = None if body is None else body.decode()
     return line
 
 
