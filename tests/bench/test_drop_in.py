@@ -60,7 +60,7 @@ def test_a_state_is_read_faster_than_by_pyairbyte(results, fresh_url, kind):
     took = medians({"ours": reading(SqlStateBackend), "pyairbyte": reading(Own)})
     ratio = took["ours"] / took["pyairbyte"]
     results[f"latest state of {STATES} streams, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{side: round(each, 2) for side, each in took.items()},
         "ratio": round(ratio, 2),
         "target": "<= 0.7",
@@ -84,7 +84,7 @@ def test_a_catalog_is_registered_faster_than_by_pyairbyte(results, fresh_url, ki
     took = medians({"ours": registering(SqlCatalogBackend), "pyairbyte": registering(Own)})
     ratio = took["pyairbyte"] / took["ours"]
     results[f"register_source of {STREAMS} unchanged streams, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{side: round(each, 2) for side, each in took.items()},
         "ratio": f"{ratio:.1f} times as many per second",
         "target": ">= 10",
@@ -148,7 +148,7 @@ def test_what_a_batch_takes_on_duckdb(results, fresh_url, size):
 
     took = beside_unnest(fresh_url, append, events, bodies, streams)
     results[f"append in batches of {size}, duckdb"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{side: round(each, 2) for side, each in took.items()},
         "ratio": round(took["ours"] / took["unnest"], 2),
         "target": "<= 2",
@@ -163,7 +163,7 @@ def test_what_a_new_catalog_takes_on_duckdb(results, fresh_url):
         *(events, bodies, streams, STREAMS_TABLE),
     )
     results[f"registration of {STREAMS} new streams, duckdb"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{side: round(each, 2) for side, each in took.items()},
         "ratio": round(took["ours"] / took["unnest"], 2),
         "target": "<= 2",

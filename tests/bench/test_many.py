@@ -113,6 +113,7 @@ def milliseconds(work, rounds):
     return statistics.median(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "look",
     [lambda store: store.count(), lambda store: catch_up(store, Unmoved())],
@@ -122,7 +123,7 @@ def test_to_find_nothing_new_takes_25_ms(request, results, crowds, look):
     kind, stores = crowds
     took = {size: milliseconds(partial(look, store), POLLS) for size, store in stores.items()}
     results[f"an idle look, {request.node.callspec.id}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{f"{SIZES[size]} pipelines": round(each, 2) for size, each in took.items()},
         "target": "<= 25",
     }
@@ -152,6 +153,7 @@ def states_as_of(store, there):
     return LOOKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [pipelines, newest_50, anew, states_as_of])
 def test_a_row_costs_no_more_among_many_pipelines(results, crowds, read):
     kind, stores = crowds
@@ -162,7 +164,7 @@ def test_a_row_costs_no_more_among_many_pipelines(results, crowds, read):
         took[size] = milliseconds(look, rounds) * 1000 / look()
     ratio = took["many"] / took["few"]
     results[f"{read.__name__}, {kind}"] = {
-        "unit": "microseconds per row",
+        "unit": "µs a row",
         **{f"{SIZES[size]} pipelines": round(each, 1) for size, each in took.items()},
         "ratio": round(ratio, 2),
         "target": "<= 2",
@@ -170,12 +172,13 @@ def test_a_row_costs_no_more_among_many_pipelines(results, crowds, read):
     assert ratio <= 2
 
 
+@pytest.mark.slow
 def test_what_a_rebuild_takes(results, crowds):
     kind, stores = crowds
     start = time.perf_counter()
     assert rebuild(stores["many"]) == SIZES["many"]
     results[f"rebuild of {SIZES['many']} pipelines, {kind}"] = {
-        "unit": "seconds",
+        "unit": "s",
         "ours": round(time.perf_counter() - start, 1),
     }
 
@@ -194,7 +197,7 @@ def test_writers_do_not_keep_each_other_waiting(results, fresh_url, kind):
     medians = {name: statistics.median(each) for name, each in rates.items()}
     one = medians["1 on as many"]
     results[f"writers, {kind}"] = {
-        "unit": "appends of one event per second",
+        "unit": "appends/s",
         **{name: round(each) for name, each in medians.items()},
         "8 to 1": round(medians["8 on as many"] / one, 2),
         "2 on one to 1": round(medians["2 on one"] / one, 2),

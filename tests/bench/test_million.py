@@ -68,7 +68,7 @@ def test_the_past_costs_little_more_than_the_present(results, million):
     took = in_turns(works)
     past = [took[f"at {percent} %"] for percent in PERCENT]
     results[f"state_as_of of {STREAMS} streams in a million events, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{name: round(each, 2) for name, each in took.items()},
         "ratio": f"{max(past) / took['now']:.2f} times as long as now, "
         f"{max(past) / min(past):.2f} from the cheapest to the dearest",
@@ -83,7 +83,7 @@ def test_a_moment_is_found_at_once(results, million):
     asked = iter(moments)
     took = in_turns({"ours": lambda: store.version_at(SHOP, next(asked))})["ours"]
     results[f"the version at a moment in a million events, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         "ours": round(took, 3),
         "target": "<= 0.2",
     }
@@ -103,7 +103,7 @@ def test_an_append_costs_what_it_cost_at_the_beginning(results, million, fresh_u
         took = in_turns(works)
     ratio = took[f"at {EVENTS}"] / took[f"at {FEW}"]
     results[f"an append among many events, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{name: round(each / APPENDS, 3) for name, each in took.items()},
         "ratio": round(ratio, 2),
         "target": "<= 1.2",
@@ -118,7 +118,7 @@ def test_a_rebuild_does_not_read_the_history(results, million):
     }
     took = in_turns(works, rounds=3)
     results[f"rebuild from a million events, {kind}"] = {
-        "unit": "seconds",
+        "unit": "s",
         **{name: round(each / 1000, 2) for name, each in took.items()},
         "ratio": round(took["replay"] / took["rebuild"], 1),
         "target": ">= 20, and <= 3 s on SQLite",

@@ -72,7 +72,7 @@ def test_what_a_batch_takes(results, fresh_url, peer, kind, size):
     medians = {name: statistics.median(each[1:]) for name, each in taken.items()}
     ours = medians["emitted"]
     results[f"append in batches of {size}, {kind}"] = {
-        "unit": "microseconds for each event, median of rounds",
+        "unit": "µs an event",
         **{name: round(each, 1) for name, each in medians.items()},
         "ratio": f"{medians['eventsourcing, put'] / ours:.2f} times as many per second as put, "
         f"{medians['its recorder, insert'] / ours:.2f} times as many as insert",
@@ -101,7 +101,7 @@ def test_what_reading_takes(results, fresh_url, peer, kind):
                     rounds.append(READ_EVENTS / (time.perf_counter() - start))
             ours, others = map(statistics.median, rates)
             results[f"reading {what}, {kind}"] = {
-                "unit": "events per second",
+                "unit": "events/s",
                 "ours": round(ours),
                 "eventsourcing": round(others),
                 "ratio": round(ours / others, 2),

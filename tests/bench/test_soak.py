@@ -1,6 +1,6 @@
 """A million events appended to one history: neither memory nor latency grows with what is there.
 
-    pytest -m bench -n 0 tests/bench/test_soak.py
+    pytest -m "bench and slow" -n 0 tests/bench/test_soak.py
 
 takes half an hour and more. The figures go to $SOAK_JSON, or to ./bench-soak.json. `SOAK_EVENTS`
 makes it shorter.
@@ -20,7 +20,7 @@ from eventstore import Pipeline, StateEmitted
 from projections import connect
 from tests.messages import saved, stream_state
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.bench, pytest.mark.slow, pytest.mark.timeout(0)]
 
 EVENTS = int(os.environ.get("SOAK_EVENTS", "1_000_000"))
 BATCH = 100

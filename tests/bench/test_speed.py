@@ -57,7 +57,7 @@ def long_history(request, results, tmp_path_factory):
         numbers = range(first, first + PAST_BATCH)
         store.append(SHOP, *(saved(f"s{n % PAST_STREAMS}", {"cursor": n}) for n in numbers))
     results[f"append in batches of {PAST_BATCH}, {kind}"] = {
-        "unit": "events per second",
+        "unit": "events/s",
         "ours": round(PAST_EVENTS / (time.perf_counter() - start)),
     }
     yield kind, store
@@ -82,7 +82,7 @@ def test_the_past_is_read_as_fast_as_the_present(results, long_history, named_by
     medians = {percent: statistics.median(taken) for percent, taken in seconds.items()}
     ratio = max(medians.values()) / min(medians.values())
     results[f"state_as_of by {named_by}, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         **{f"at {percent} %": round(median * 1000, 2) for percent, median in medians.items()},
         "ratio": round(ratio, 2),
         "target": "<= 1.5",
@@ -100,7 +100,7 @@ def test_verifying_keeps_up(results, long_history):
         assert report.is_whole
         assert report.pipelines[0].events == PAST_EVENTS
     results[f"verify with one process, {kind}"] = {
-        "unit": "events per second",
+        "unit": "events/s",
         "ours": round(statistics.median(rates)),
         "target": ">= 100,000 on SQLite",
         "rounds": rounded(rates, 0),
@@ -144,7 +144,7 @@ def test_the_states_of_a_long_read_cost_less_than_a_tenth_of_it(results, long_re
         recorded.append(long_read(with_history))
     ratio = statistics.median(recorded) / statistics.median(plain)
     results["read of 100,000 records with 1,000 states, duckdb"] = {
-        "unit": "seconds",
+        "unit": "s",
         "ours": round(statistics.median(recorded), 2),
         "pyairbyte": round(statistics.median(plain), 2),
         "ratio": round(ratio, 3),
@@ -167,7 +167,7 @@ def test_what_an_emitted_state_costs(results, fresh_url, kind):
             store.append(SHOP, *batch)
             seconds.append((time.perf_counter() - start) / len(batch))
     results[f"StateEmitted in batches of 100, {kind}"] = {
-        "unit": "microseconds per state",
+        "unit": "µs a state",
         "ours": round(statistics.median(seconds) * 1e6, 1),
     }
 
@@ -188,7 +188,7 @@ def test_many_streams_are_brought_back_while_one_looks(results, fresh_url, kind,
             assert len({each.id for each in restored}) == 1  # one append, one transaction
     median = statistics.median(took) * 1000
     results[f"rewind of {REWOUND} streams, {kind}"] = {
-        "unit": "milliseconds",
+        "unit": "ms",
         "ours": round(median, 1),
         "target": f"< {target}" if target else None,
     }
@@ -214,7 +214,7 @@ def test_a_global_state_of_a_megabyte_is_explained_while_one_looks(results, fres
     for name, seconds in took.items():
         median = statistics.median(seconds) * 1000
         results[f"{name} of a GLOBAL state of 1 MB, {kind}"] = {
-            "unit": "milliseconds",
+            "unit": "ms",
             "ours": round(median, 1),
             "target": "< 100",
             "values": len(values),
@@ -262,7 +262,7 @@ def test_a_long_history_moves_fast_from_one_sqlite_file_to_another(results, tmp_
         imported = MOVED_EVENTS / (time.perf_counter() - start)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     results[f"a history of {MOVED_EVENTS} events, sqlite"] = {
-        "unit": "events per second",
+        "unit": "events/s",
         "exported": round(exported),
         "imported": round(imported),
         "memory the import took, MiB": round(grown / 1024, 1),

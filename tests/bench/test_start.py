@@ -41,7 +41,7 @@ def test_starting_costs_little_more_than_importing_sqlalchemy(results, name, tmp
         theirs.append(cpu_seconds(SQLALCHEMY, tmp_path))
     ratio = statistics.median(ours) / statistics.median(theirs)
     results[name] = {
-        "unit": "processor seconds of a process",
+        "unit": "s of a processor",
         "ours": round(statistics.median(ours), 4),
         "import sqlalchemy": round(statistics.median(theirs), 4),
         "ratio": round(ratio, 2),

@@ -24,9 +24,11 @@ STREAMS = 10
 
 SOURCE = "source-shop"
 
-# How many times as many states per second as PyAirbyte's, and of the bare driver's time at most.
+# How many times as many states per second as PyAirbyte's, and of the bare driver's time at most:
+# what is to be reached, and what was.
+TARGETS = {"sqlite": (8, 1.4), "duckdb": (3, 1.3), "postgresql": (4, 1.3)}
 LIMITS = {"sqlite": (5.0, 2.5), "duckdb": (2.5, 1.5), "postgresql": (2.5, 2.0)}
-RELAXED_LIMIT = 6.0
+RELAXED_TARGET, RELAXED_LIMIT = 1.8, 6.0
 
 
 class Writer:
@@ -67,11 +69,11 @@ def test_a_state_is_written_several_times_as_fast_as_by_pyairbyte(results, fresh
     of_bare = microseconds["ours"] / microseconds["bare"]
     as_fast, at_most = LIMITS[kind]
     results[f"write_state, {kind}"] = {
-        "unit": "microseconds, median of rounds",
+        "unit": "µs",
         **{side: round(figure) for side, figure in microseconds.items()},
         "ratio": f"{times_as_fast:.2f} times PyAirbyte's states per second, "
         f"{of_bare:.2f} times the bare driver's time",
-        "target": f">= {as_fast}, <= {at_most}",
+        "target": ">= {}, <= {}".format(*TARGETS[kind]),
     }
     assert times_as_fast >= as_fast
     assert of_bare <= at_most
@@ -91,10 +93,10 @@ def test_a_state_that_is_not_synced_at_once_takes_little_more_than_its_rows(resu
     microseconds = _take_turns({"ours": ours, "bare": bare})
     of_bare = microseconds["ours"] / microseconds["bare"]
     results["write_state, sqlite, synchronous = NORMAL"] = {
-        "unit": "microseconds, median of rounds",
+        "unit": "µs",
         **{side: round(figure) for side, figure in microseconds.items()},
         "ratio": f"{of_bare:.2f} times the bare driver's time",
-        "target": f"<= {RELAXED_LIMIT}",
+        "target": f"<= {RELAXED_TARGET}",
     }
     assert of_bare <= RELAXED_LIMIT
 
