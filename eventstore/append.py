@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, literal, select
+from sqlalchemy import bindparam, exists, func, literal, select
 
 from eventstore import parts
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from sqlalchemy import CTE, Connection, Insert, Select
+    from sqlalchemy import (
+        CTE,
+        BindParameter,
+        ColumnElement,
+        Connection,
+        Exists,
+        Insert,
+        Select,
+        Table,
+    )
 
     from eventstore.codec import Draft
     from eventstore.dialects import Dialect
@@ -64,6 +73,20 @@ class Memory:
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
     parts: dict[bytes, parts.Place] = field(default_factory=dict)
     """Where the parts of the newest GLOBAL state are, by their digests."""
+    read_at: int | None = None
+    """When the head was read last, and was what it is here, by this process's clock."""
+    time: int = 0
+    """What time it was in the database then."""
+
+    def time_if_fresh(self, now: int) -> int | None:
+        """What time it is in the database; None unless the head was seen a moment ago."""
+        passed = None if self.read_at is None else now - self.read_at
+        # A clock that was set meanwhile, or a machine that slept, has not passed so little.
+        return None if passed is None or not 0 <= passed < _A_MOMENT_US else self.time + passed
+
+    def copy(self) -> Memory:
+        """Another that can be changed."""
+        return replace(self, streams=dict(self.streams), bodies=dict(self.bodies))
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,9 @@ _find_id = Statement(
 _insert_events = Batches(events)
 _insert_bodies = Batches(bodies)
 
+_A_MOMENT_US = 1_000_000
+"""How long a head that nobody else had moved is taken to be there, to be found out on writing."""
+
 _EVENT = [column.name for column in events.columns]
 _ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
 
@@ -118,24 +144,47 @@ class Beside(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-def _insert_event() -> Insert:
-    return events.insert().values({name: bindparam(name) for name in _EVENT})
+def _bound(names: Iterable[str], table: Table) -> list[BindParameter[Any]]:
+    types = (column.type for column in table.columns)
+    return [bindparam(name, type_=its_type) for name, its_type in zip(names, types, strict=True)]
 
 
-def _its_body() -> CTE:
-    names = zip(bodies.columns.keys(), _ITS_BODY, strict=True)
-    body = bodies.insert().values({column: bindparam(name) for column, name in names})
+def _its_body(event: CTE) -> CTE:
+    row = select(*_bound(_ITS_BODY, bodies)).select_from(event)
+    body = bodies.insert().from_select(bodies.columns.keys(), row)
     return body.returning(bodies.c.version).cte("body")
 
 
-_insert_event_with_body = Statement(lambda _: _insert_event().add_cte(_its_body()))
+def _new_event(*, seen: bool) -> CTE:
+    """The event; where the head was not `seen` just now, only if it is there and the last."""
+    row = select(*_bound(_EVENT, events))
+    if not seen:
+        row = row.where(_is_there(-1, events.c.hash == bindparam("previous")), ~_is_there(0))
+    return events.insert().from_select(_EVENT, row).returning(events.c.version).cte("event")
+
+
+def _is_there(beyond: int, *more: ColumnElement[bool]) -> Exists:
+    """Whether the event so many versions beyond the new one is."""
+    version = bindparam("version", type_=events.c.version.type) + beyond
+    mine = events.c.pipeline_id == bindparam("pipeline_id")
+    return exists(select(events.c.version).where(mine, events.c.version == version, *more))
+
+
+def _insert_event_with_body(_: Dialect) -> Insert:
+    event = events.insert().values({name: bindparam(name) for name in _EVENT})
+    names = zip(bodies.columns.keys(), _ITS_BODY, strict=True)
+    body = bodies.insert().values({column: bindparam(name) for column, name in names})
+    return event.add_cte(body.returning(bodies.c.version).cte("body"))
+
+
+_insert_both = Statement(_insert_event_with_body)
 
 
 @cache
-def _insert_all(clause: Callable[[CTE], Insert]) -> Statement:
+def _insert_all(clause: Callable[[CTE], Insert], seen: bool) -> Statement:  # noqa: FBT001 - cached
     """An event, its body and what shows it: event first, as everywhere, or races deadlock."""
-    event = _insert_event().returning(events.c.version).cte("event")
-    return Statement(lambda _: clause(event).add_cte(_its_body()))
+    event = _new_event(seen=seen)
+    return Statement(lambda _: clause(event).add_cte(_its_body(event)))
 
 
 def find_head(
@@ -166,9 +215,11 @@ def find_head(
         # The database is older than what we remember: somebody restored a backup.
         return find_head(db, pipeline, None, clock, read=True)
     head = Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
+    now = int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
     if head != memory.head:
-        memory = Memory(memory.id, head, _known_streams(db, memory.id))
-    return memory, int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
+        return Memory(memory.id, head, _known_streams(db, memory.id)), now
+    memory.read_at, memory.time = clock(), now
+    return memory, now
 
 
 class Placed(NamedTuple):
@@ -206,7 +257,7 @@ def write(db: Connection, placed: Placed) -> None:
     The rows of events go first: their key decides the race, and so no two writers deadlock.
     """
     if placed.is_one_event and dialect_of(db).INSERTS_TOGETHER:
-        _insert_event_with_body.on_driver(db, _of_one_event(placed))
+        _insert_both.on_driver(db, _of_one_event(placed))
     else:
         _insert_events.run(db, placed.events)
         _insert_bodies.run(db, placed.bodies)
@@ -215,10 +266,16 @@ def write(db: Connection, placed: Placed) -> None:
     insert_rows(db, streams, placed.streams)
 
 
-def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
-    """Write the rows of one event, and what shows it, in one statement."""
+def write_at_once(db: Connection, placed: Placed, beside: Beside, unseen: Head | None) -> bool:
+    """Write the rows of one event, and what shows it, in one statement.
+
+    If it was placed behind a head that is `unseen`, and that is not the last any more, nothing is
+    written: returns False.
+    """
     values = {**_of_one_event(placed), **beside.parameters}
-    _insert_all(beside.clause).on_driver(db, values)
+    if unseen:
+        values["previous"] = unseen.hash
+    return _insert_all(beside.clause, unseen is None).on_driver(db, values).rowcount > 0
 
 
 def _of_one_event(placed: Placed) -> dict[str, Any]:

@@ -51,6 +51,8 @@ _REMEMBERED = 64 * 1024 * 1024
 
 _CHUNK = 500
 
+_ATTEMPTS = 10
+
 
 class Place(NamedTuple):
     """Where a part is: the version that keeps it, and its number among the parts kept there."""
@@ -175,14 +177,33 @@ class Reader:
         self._own: dict[int, list[bytes]] = {}
         self._size = 0
 
-    def body(self, codec: str, data: Any, version: int) -> bytes:
-        """The body that a row keeps; raises AlteredBody or StoreUnavailable."""
+    def body(self, codec: str, data: Any, version: int) -> bytes | None:
+        """The body that a row keeps, None if it was erased since the row was read.
+
+        Raises AlteredBody or StoreUnavailable.
+        """
         if codec not in _KEPT_AS:
             return compression.unpacked(codec, data, version)
-        return self.assembled(_read((version, codec, bytes(data))), version)
+        row, before = (version, codec, bytes(data)), None
+        for _ in range(_ATTEMPTS):
+            try:
+                return self.assembled(_read(row), version)
+            except AlteredBody as error:
+                if row == before:
+                    raise
+                lost = error
+            # Whoever has erased what it shares has handed that on, to this row or to another.
+            self._forget()
+            now = list(self._fetch([version]))
+            if not now:
+                return None
+            row, before = now[0], row
+        raise lost
 
     def assembled(self, kept: _Kept, version: int) -> bytes:
-        """The body of these parts."""
+        """The body of these parts; raises AlteredBody."""
+        if self._size > _REMEMBERED:
+            self._forget()
         self._remember(version, kept.own)
         unknown = sorted({keeper for keeper, _, _ in kept.runs} - self._own.keys())
         for start in range(0, len(unknown), _CHUNK):
@@ -197,14 +218,15 @@ class Reader:
         size = sum(map(len, parts))
         if size > BODY_LIMIT:
             raise AlteredBody(f"the body of @{version} is kept in parts of {size} bytes")
-        if self._size > _REMEMBERED:
-            self._own.clear()
-            self._size = 0
         return b"".join(parts)
 
     def _remember(self, version: int, own: list[bytes]) -> None:
         self._own[version] = own
         self._size += sum(map(len, own))
+
+    def _forget(self) -> None:
+        self._own.clear()
+        self._size = 0
 
 
 def reader(db: Connection, pipeline_id: int) -> Reader:

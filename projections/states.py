@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Table, bindparam, func, select
+from sqlalchemy import Table, bindparam, exists, func, select
 
 from eventstore import payload
 from eventstore.append import Beside
@@ -101,7 +101,8 @@ def _row_beside(table: Table) -> Callable[[CTE], Insert]:
         row = select(*values).select_from(event)
         new = insert(table).from_select([column.name for column in table.columns], row)
         changed = {name: new.excluded[name] for name in _CHANGING}
-        whole = table.delete().where(table.c.row_key == bindparam("whole_key"))
+        its_key = table.c.row_key == bindparam("whole_key")
+        whole = table.delete().where(its_key, exists(select(event.c.version)))
         replaced = new.on_conflict_do_update(index_elements=["row_key"], set_=changed)
         return replaced.add_cte(whole.cte("whole"))
 

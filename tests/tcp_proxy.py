@@ -16,7 +16,7 @@ Cut = Literal["unheard", "unanswered", "halfway"]
 """Before the server hears of COMMIT; when it has answered, and nobody hears that; or while nobody
 knows how far it is."""
 
-_COMMITS = (b"COMMIT", b"WITH whole AS")
+_COMMITS = (b"COMMIT", b"WITH event AS")
 """The second is a transaction by itself, where that is possible."""
 
 CUTS: tuple[Cut, ...] = ("unheard", "unanswered", "halfway")

@@ -34,7 +34,7 @@ ROUNDS = 9
 LOOKS = 20
 
 WRITERS = (1, 2, 4, 8)
-TURNS = 5
+TURNS = 3
 TURN_S = 2.0
 START_S = 3.0
 

@@ -3,6 +3,7 @@
 import io
 import random
 import secrets
+from functools import partial
 
 import orjson
 import pytest
@@ -18,6 +19,7 @@ from projections import connect, latest_state, rebuild
 from projections.exchange import export_histories, import_histories
 from projections.rewind import rewind
 from projections.tables_check import check_tables
+from tests.interruptions import everywhere
 from tests.messages import global_state, inner_state
 
 SHOP = Pipeline("source-shop")
@@ -135,6 +137,38 @@ def test_what_was_said_in_an_erased_state_alone_is_on_no_row(store):
     with connect(store.database.engine) as other:
         other.append(SHOP, StateEmitted(said[4]))
         assert other.event(SHOP, 7).body == said[4]
+
+
+def history_of(store, pipeline):
+    return [stored.body for stored in store.history(pipeline)]
+
+
+def export_of(store, pipeline):
+    _, *lines, _ = map(orjson.loads, export_histories(store, [pipeline]))
+    return [(line["body"] or "").encode() for line in lines]
+
+
+def proof_of(store, pipeline):
+    return verify(store, [pipeline]).is_whole
+
+
+@pytest.mark.parametrize("read", [history_of, export_of, proof_of])
+def test_what_is_erased_while_somebody_reads_is_there_or_gone(store, engine, read):
+    """The parts that it shared with others are, wherever the read is when they are handed on."""
+    said = [text.encode() for text in states(4)]
+    reader = connect(engine)
+    for number, interruption in enumerate(everywhere()):
+        pipeline = Pipeline(f"source-{number}")
+        for body in said:
+            store.append(pipeline, StateEmitted(body))
+        reader.pipelines()
+        with interruption.of(engine, partial(erase, store, pipeline, version=1, reason="why")):
+            found = read(reader, pipeline)
+        if found is not True:
+            first, *others = found
+            assert first in {b"", said[0]}
+            assert others[:3] == said[1:]
+        assert history_of(reader, pipeline)[:4] == [b"", *said[1:]]
 
 
 def test_it_moves_to_another_database_and_back(store, tmp_path):

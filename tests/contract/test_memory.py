@@ -1,0 +1,115 @@
+"""What a store remembers of a history is a hint: whatever others did, it goes on behind them."""
+
+import time
+
+import pytest
+from sqlalchemy import select
+
+from eventstore import Pipeline
+from eventstore.dialects import dialect_of
+from eventstore.erasure import erase
+from eventstore.events import to_microseconds
+from eventstore.integrity import verify
+from eventstore.tables import bodies, events, pipelines, streams
+from projections import connect, latest_state, rebuild, replay
+from projections.views import StateView
+from tests.messages import emitted, saved
+from tests.tampering import tampering
+
+SHOP = Pipeline("source-shop")
+BEFORE = 5
+
+
+def others_append(store):
+    with connect(store.database.engine) as other:
+        other.append(SHOP, saved("users", {"by": "another"}))
+
+
+def others_append_much(store):
+    with connect(store.database.engine) as other:
+        other.append(SHOP, *emitted(300), saved("orders", {"by": "another"}))
+
+
+def others_erase(store):
+    with connect(store.database.engine) as other:
+        erase(other, SHOP, version=BEFORE, reason="asked to")
+
+
+def others_rebuild(store):
+    with connect(store.database.engine) as other:
+        rebuild(other)
+
+
+def the_engine_is_disposed(store):
+    store.database.engine.dispose()
+
+
+def it_is_closed(store):
+    store.close()
+
+
+def a_moment_passes(_):
+    time.sleep(1.1)
+
+
+def append(store, number):
+    [stored] = store.append(SHOP, saved("users", {"cursor": number}))
+    return stored.version
+
+
+def check(store, length):
+    assert [stored.version for stored in store.history(SHOP)] == list(range(1, length + 1))
+    assert latest_state(store, SHOP) == replay(store, SHOP, StateView(SHOP))
+    assert verify(store).is_whole
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        *(others_append, others_append_much, others_erase, others_rebuild),
+        *(the_engine_is_disposed, it_is_closed, a_moment_passes),
+    ],
+)
+def test_it_goes_on_behind_what_happened_meanwhile(store, meanwhile):
+    for number in range(BEFORE):
+        append(store, number)
+    meanwhile(store)
+    there = store.head(SHOP).version
+    assert [append(store, number) for number in range(4)] == list(range(there + 1, there + 5))
+    check(store, there + 4)
+
+
+@pytest.mark.needs("MANY_PROCESSES")
+@pytest.mark.parametrize("left", [0, 2, BEFORE - 1])
+def test_it_goes_on_behind_what_a_restored_backup_has_left(store, left):
+    for number in range(BEFORE):
+        append(store, number)
+    with tampering(store.database.engine) as db:
+        for table in (events, bodies):
+            db.execute(table.delete().where(table.c.version > left))
+        for table in (pipelines, streams) if not left else ():
+            db.execute(table.delete())
+    assert [append(store, number) for number in range(3)] == [left + 1, left + 2, left + 3]
+    check(store, left + 3)
+
+
+def test_stores_that_take_turns_find_each_others_events(store):
+    with connect(store.database.engine) as other:
+        versions = [append((store, other)[number % 2], number) for number in range(20)]
+        assert versions == list(range(1, 21))
+        check(other, 20)
+
+
+def test_a_state_is_stored_at_the_time_of_the_databases_clock(store):
+    clock = dialect_of(store.database.engine).NOW
+
+    def now():
+        if clock is None:
+            return time.time_ns() // 1000
+        return store.database.read(lambda db: int(db.scalar(select(clock))))
+
+    for number in range(30):
+        before = now()
+        [stored] = store.append(SHOP, saved("users", {"cursor": number}))
+        early, late = before - 20_000, now() + 1_000
+        assert early <= to_microseconds(stored.stored_at) <= late, number
