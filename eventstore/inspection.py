@@ -16,7 +16,7 @@ from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescri
 from eventstore.identity import check_attribution
 from eventstore.spool import Batch
 from eventstore.tables import WHOLE_PIPELINE
-from eventstore.transfer import EVENT, EVENT_WITH_BODY, FORMAT, HEADER, NAMES, PAGE
+from eventstore.transfer import EVENT, EVENT_WITH_BODY, FORMAT, HEADER, NAMES
 from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ _SHORT = 16
 
 _DIGEST = 32
 """Bytes in a hash or a commitment."""
+
+PAGE = 2000
+"""Events written at a time."""
 
 _BATCH_SIZE = 2 * 1024 * 1024
 """Bytes of bodies after which a batch ends, however few they are: MariaDB takes 16 MiB by default

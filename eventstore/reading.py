@@ -6,7 +6,7 @@ import heapq
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, literal, select, tuple_
+from sqlalchemy import BigInteger, Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
@@ -30,7 +30,7 @@ from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 
 PAGE = 1000
-"""Events read at a time; no transaction is open between two pages."""
+"""Events read at a time, at most; no transaction is open between two pages."""
 
-_FIRST_PAGE = 8
+FIRST_PAGE = 32
+_FIRST_PAGE_BACKWARDS = 8
+
 _SMALL_PAGE = 1 << 20
-"""Bytes of bodies below which the next page, read backwards, may be larger."""
+_LARGE_PAGE = 16 << 20
+"""Bytes of bodies below which the next page may be larger, and above which it has to be smaller."""
 
 _SIZES = (1, 4, 20, 100, 300, PAGE)
 """How many events are chosen by their versions: a statement is compiled for each of these."""
@@ -65,7 +68,7 @@ _history_page = Statement(
         STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
         .where(events.c.version <= bindparam("up_to"))
         .order_by(events.c.version)
-        .limit(PAGE)
+        .limit(bindparam("size", type_=Integer))
     )
 )
 
@@ -99,21 +102,24 @@ def history(
     database: Database, pipeline: Pipeline, after: int, up_to: int | None
 ) -> Iterator[StoredEvent]:
     """A history oldest first, from the version after `after` to `up_to`."""
-    while page := database.read(partial(next_page, pipeline=pipeline, after=after, up_to=up_to)):
+    size, read = FIRST_PAGE, partial(next_page, pipeline=pipeline, up_to=up_to)
+    while page := database.read(partial(read, after=after, size=size)):
         yield from page
-        if len(page) < PAGE:
+        if len(page) < size:
             return
         after = page[-1].version
+        size = next_size(size, sum(len(stored.body) for stored in page))
 
 
 def next_page(
-    db: Connection, pipeline: Pipeline, after: int, up_to: int | None = None
+    db: Connection, pipeline: Pipeline, after: int, *, size: int, up_to: int | None = None
 ) -> list[StoredEvent]:
-    """The first events of a history from the version after `after` to `up_to`."""
+    """The first so many events of a history from the version after `after` to `up_to`."""
     place = {
         "pipeline_key": pipeline.key,
         "after": after,
         "up_to": _END if up_to is None else up_to,
+        "size": size,
     }
     return list(stored_events(with_bodies(db, _history_page.run(db, place).all())))
 
@@ -167,7 +173,7 @@ def backwards(
     after: int,
 ) -> Iterator[StoredEvent]:
     """The events of one kind and stream newest first, from `up_to` to after `after`."""
-    size = _FIRST_PAGE
+    size = _FIRST_PAGE_BACKWARDS
     where = [
         belongs_to(pipeline),
         events.c.kind == kind,
@@ -182,8 +188,7 @@ def backwards(
         if len(found) < size:
             return
         up_to = found[-1][0].version - 1
-        if sum(len(body or b"") for _, body in found) < _SMALL_PAGE:
-            size = min(size * 4, PAGE)
+        size = next_size(size, _bytes_in(found))
 
 
 def all_pipelines(db: Connection) -> list[Pipeline]:
@@ -281,13 +286,15 @@ def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None
 def _pages(
     database: Database, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
 ) -> Iterator[StoredEvent]:
+    size = FIRST_PAGE
     beyond: list[ColumnElement[bool]] = []
     while True:
-        page = _first(PAGE, [*where, *beyond], order)
+        page = _first(size, [*where, *beyond], order)
         found = database.read(partial(_all, query=page))
         yield from stored_events(found)
-        if len(found) < PAGE:
+        if len(found) < size:
             return
+        size = next_size(size, _bytes_in(found))
         last = [found[-1][0]._mapping[column] for column in order]
         # The first by itself, too: MariaDB finds no place in an index by a tuple.
         beyond = [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
@@ -306,6 +313,17 @@ def _first(
         return STORED.where(*where).order_by(*order).limit(size)
     keys = select(events.c.pipeline_id, events.c.version).where(*where)
     return stored_of(keys.order_by(*order).limit(size).subquery()).order_by(*order)
+
+
+def next_size(size: int, read: int) -> int:
+    """How many events to read after so many, whose bodies had so many bytes."""
+    if read > _LARGE_PAGE:
+        return max(size // 4, 1)
+    return min(size * 4, PAGE) if read < _SMALL_PAGE else size
+
+
+def _bytes_in(found: Iterable[tuple[Row[Any], bytes | None]]) -> int:
+    return sum(len(body or b"") for _, body in found)
 
 
 def _all(db: Connection, query: Select[Any]) -> list[tuple[Row[Any], bytes | None]]:

@@ -24,10 +24,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import Integer, and_, bindparam, select
 
 from eventstore.append import pipeline_id
 from eventstore.parts import reader
+from eventstore.reading import FIRST_PAGE, next_size
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -59,9 +60,6 @@ _COLUMNS = {
     if column.name != "pipeline_id"
 }
 """The columns of an event by their names in an export, but for its stream."""
-
-PAGE = 2000
-"""Events read or written at a time."""
 
 
 def export_histories(
@@ -102,7 +100,7 @@ def _page() -> Select[Any]:
         .where(events.c.version > bindparam("after"))
         .where(events.c.version <= bindparam("up_to"))
         .order_by(events.c.version)
-        .limit(PAGE)
+        .limit(bindparam("size", type_=Integer))
     )
 
 
@@ -110,12 +108,13 @@ def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict
     names = {name: getattr(pipeline, name) for name in NAMES}
     page, numbered = _page(), _numbered_streams(store, pipeline)
     its_id = store.database.read(lambda db: pipeline_id(db, pipeline))
-    after = 0
+    after, size = 0, FIRST_PAGE
     while after < head:
-        where = {"pipeline": its_id, "after": after, "up_to": head}
+        where = {"pipeline": its_id, "after": after, "up_to": head, "size": size}
         rows = store.database.read(lambda db, where=where: _rows(db, page, where))  # type: ignore[misc]
         yield from (_line(row, body, names, numbered) for row, body in rows)
         after = rows[-1][0].version
+        size = next_size(size, sum(len(body or b"") for _, body in rows))
 
 
 def _rows(

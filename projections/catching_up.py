@@ -105,7 +105,7 @@ def _apply_page(db: Connection, its_id: int, pipeline: Pipeline, projection: Own
     """Apply the next events of a history; returns how many, none where somebody else just does."""
     mine = (progress.c.projection == projection.name, progress.c.pipeline_id == its_id)
     seen = db.scalar(select(progress.c.version).where(*mine))
-    page = next_page(db, pipeline, seen or 0)
+    page = next_page(db, pipeline, seen or 0, size=PAGE)
     if not page:
         return 0
     # First, so that it decides who applies these events.

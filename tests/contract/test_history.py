@@ -1,14 +1,23 @@
 """Reading: histories in pages, the log of all pipelines, heads, and the tail."""
 
 import itertools
+import tracemalloc
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import event
 
-from eventstore import EventStore, Pipeline, StateCleared, StateSaved, UnknownVersion
+from eventstore import (
+    EventStore,
+    Pipeline,
+    StateCleared,
+    StateEmitted,
+    StateSaved,
+    UnknownVersion,
+)
 from projections import connect
-from tests.messages import emitted, global_state, saved
+from projections.exchange import export_histories
+from tests.messages import emitted, global_state, saved, stream_state
 
 SHOP = Pipeline("source-shop")
 BANK = Pipeline("source-bank")
@@ -35,6 +44,25 @@ def fill(store):
 def test_a_history_of_many_pages_is_read_whole_and_oldest_first(store):
     appended = store.append(SHOP, *emitted(MANY))
     assert list(store.history(SHOP)) == appended
+
+
+def test_of_large_bodies_a_few_are_read_at_a_time(tmp_path):
+    with connect(tmp_path / "log.db") as store:
+        for number in range(3):
+            blobs = [{"x" * 1_000_000: number * 50 + each} for each in range(50)]
+            store.append(SHOP, *(StateEmitted(stream_state("users", blob)) for blob in blobs))
+            del blobs
+        for read in (
+            lambda: store.history(SHOP),
+            store.log,
+            lambda: store.log(after={}),
+            lambda: export_histories(store),
+        ):
+            tracemalloc.start()
+            assert sum(1 for _ in read()) >= 150
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert most < 100_000_000
 
 
 def test_a_history_is_bounded_by_versions(store):
