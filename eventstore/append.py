@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, exists, func, literal, select
+from sqlalchemy import bindparam, func, literal, select
 
-from eventstore import parts
+from eventstore import parts, sharing
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
 from eventstore.compression import packed
 from eventstore.dialects import dialect_of
 from eventstore.events import StoredEvent, StreamDescriptor, to_datetime
-from eventstore.newest import newest_of_one
+from eventstore.newest import END, newest_of_one
 from eventstore.rows import KEEPS_ITS_BODY, pipeline_row
-from eventstore.statements import Batches, Statement, insert_rows
+from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     from sqlalchemy import (
-        CTE,
-        BindParameter,
-        ColumnElement,
         Connection,
-        Exists,
-        Insert,
         Select,
-        Table,
     )
 
     from eventstore.codec import Draft
@@ -73,16 +67,24 @@ class Memory:
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
     parts: dict[bytes, parts.Place] = field(default_factory=dict)
     """Where the parts of the newest GLOBAL state are, by their digests."""
-    read_at: int | None = None
-    """When the head was read last, and was what it is here, by this process's clock."""
-    time: int = 0
+    read_at_us: int | None = None
+    """When the head was last read and found where it was remembered, by this process's clock."""
+    time_us: int = 0
     """What time it was in the database then."""
 
-    def time_if_fresh(self, now: int) -> int | None:
-        """What time it is in the database; None unless the head was seen a moment ago."""
-        passed = None if self.read_at is None else now - self.read_at
-        # A clock that was set meanwhile, or a machine that slept, has not passed so little.
-        return None if passed is None or not 0 <= passed < _A_MOMENT_US else self.time + passed
+    def time_if_fresh(self, now_us: int) -> int | None:
+        """What time it is in the database; None unless the head was found a moment ago.
+
+        A clock of this process that was set meanwhile by less than that moment is not noticed.
+        """
+        passed = None if self.read_at_us is None else now_us - self.read_at_us
+        return None if passed is None or not 0 <= passed < _A_MOMENT_US else self.time_us + passed
+
+    def has_only_a_new_body(self, draft: Draft) -> bool:
+        """Whether the event takes a row and its body, and nothing more."""
+        known = self.bodies.get(_slot(draft))
+        is_new = known is None or known.digest != sha256(draft.body).digest()
+        return draft.stream in self.streams and bool(draft.body) and is_new
 
     def copy(self) -> Memory:
         """Another that can be changed."""
@@ -118,73 +120,13 @@ def _head(dialect: Dialect) -> Select[Any]:
 _CHUNK = 500
 """Versions in one statement."""
 
-_END = 2**62
-
 _read_head = Statement(_head)
 _find_id = Statement(
     lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
 )
-_insert_events = Batches(events)
-_insert_bodies = Batches(bodies)
 
 _A_MOMENT_US = 1_000_000
 """How long a head that nobody else had moved is taken to be there, to be found out on writing."""
-
-_EVENT = [column.name for column in events.columns]
-_ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
-
-
-class Beside(NamedTuple):
-    """What shows an event in the inline tables, as part of the statement that inserts it.
-
-    `clause` makes of the event, as a CTE, an INSERT that selects from it; it is called once.
-    """
-
-    clause: Callable[[CTE], Insert]
-    parameters: Mapping[str, Any]
-
-
-def _bound(names: Iterable[str], table: Table) -> list[BindParameter[Any]]:
-    types = (column.type for column in table.columns)
-    return [bindparam(name, type_=its_type) for name, its_type in zip(names, types, strict=True)]
-
-
-def _its_body(event: CTE) -> CTE:
-    row = select(*_bound(_ITS_BODY, bodies)).select_from(event)
-    body = bodies.insert().from_select(bodies.columns.keys(), row)
-    return body.returning(bodies.c.version).cte("body")
-
-
-def _new_event(*, seen: bool) -> CTE:
-    """The event; where the head was not `seen` just now, only if it is there and the last."""
-    row = select(*_bound(_EVENT, events))
-    if not seen:
-        row = row.where(_is_there(-1, events.c.hash == bindparam("previous")), ~_is_there(0))
-    return events.insert().from_select(_EVENT, row).returning(events.c.version).cte("event")
-
-
-def _is_there(beyond: int, *more: ColumnElement[bool]) -> Exists:
-    """Whether the event so many versions beyond the new one is."""
-    version = bindparam("version", type_=events.c.version.type) + beyond
-    mine = events.c.pipeline_id == bindparam("pipeline_id")
-    return exists(select(events.c.version).where(mine, events.c.version == version, *more))
-
-
-def _insert_event_with_body(_: Dialect) -> Insert:
-    event = events.insert().values({name: bindparam(name) for name in _EVENT})
-    names = zip(bodies.columns.keys(), _ITS_BODY, strict=True)
-    body = bodies.insert().values({column: bindparam(name) for column, name in names})
-    return event.add_cte(body.returning(bodies.c.version).cte("body"))
-
-
-_insert_both = Statement(_insert_event_with_body)
-
-
-@cache
-def _insert_all(clause: Callable[[CTE], Insert], seen: bool) -> Statement:  # noqa: FBT001 - cached
-    """An event, its body and what shows it: event first, as everywhere, or races deadlock."""
-    event = _new_event(seen=seen)
-    return Statement(lambda _: clause(event).add_cte(_its_body(event)))
 
 
 def find_head(
@@ -218,7 +160,7 @@ def find_head(
     now = int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
     if head != memory.head:
         return Memory(memory.id, head, _known_streams(db, memory.id)), now
-    memory.read_at, memory.time = clock(), now
+    memory.read_at_us, memory.time_us = clock(), now
     return memory, now
 
 
@@ -242,45 +184,11 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     """Place an append behind the head, and remember it; writes nothing."""
     new = pipeline_row(memory.id, append.pipeline) if memory.head.version == 0 else None
     _recall_bodies(db, memory, append.drafts)
-    if any(map(_has_parts, append.drafts)):
-        _recall_parts(db, memory)
     new_streams = _number_streams(memory, append.drafts)
-    rows, new_bodies, stored = _place(append, memory, now)
+    rows, new_bodies, stored = _place(db, append, memory, now)
     longest = max((len(draft.body) for draft in append.drafts), default=0)
     dialect_of(db).check_size(db, longest)  # in the tables it is plain
     return Placed(stored, rows, new_bodies, new_streams, new)
-
-
-def write(db: Connection, placed: Placed) -> None:
-    """Write the rows of an append.
-
-    The rows of events go first: their key decides the race, and so no two writers deadlock.
-    """
-    if placed.is_one_event and dialect_of(db).INSERTS_TOGETHER:
-        _insert_both.on_driver(db, _of_one_event(placed))
-    else:
-        _insert_events.run(db, placed.events)
-        _insert_bodies.run(db, placed.bodies)
-    if placed.pipeline:
-        db.execute(pipelines.insert(), placed.pipeline)
-    insert_rows(db, streams, placed.streams)
-
-
-def write_at_once(db: Connection, placed: Placed, beside: Beside, unseen: Head | None) -> bool:
-    """Write the rows of one event, and what shows it, in one statement.
-
-    If it was placed behind a head that is `unseen`, and that is not the last any more, nothing is
-    written: returns False.
-    """
-    values = {**_of_one_event(placed), **beside.parameters}
-    if unseen:
-        values["previous"] = unseen.hash
-    return _insert_all(beside.clause, unseen is None).on_driver(db, values).rowcount > 0
-
-
-def _of_one_event(placed: Placed) -> dict[str, Any]:
-    both = (*placed.events[0], *placed.bodies[0])
-    return dict(zip((*_EVENT, *_ITS_BODY), both, strict=True))
 
 
 def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
@@ -303,7 +211,7 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
             .where(events.c.pipeline_id == memory.id)
             .where(events.c.version.in_(wanted[start : start + _CHUNK]))
         )
-        read = parts.reader(db, memory.id)
+        read = sharing.reader(db, memory.id)
         for version, body_version, its_commitment, its_codec, data in db.execute(query).all():
             draft = restored[version]
             # `of` may be a version of another pipeline.
@@ -315,16 +223,16 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
 
 def _recall_parts(db: Connection, memory: Memory) -> None:
     """Remember where the parts of the newest GLOBAL state are, if they are there still."""
-    if memory.parts and parts.are_there(db, memory.id, memory.parts.values()):
+    if memory.parts and sharing.are_there(db, memory.id, memory.parts.values()):
         return
     memory.parts = {}
-    of_whole = partial(newest_of_one, dialect_of(db), pipeline_id=memory.id, before=_END)
+    of_whole = partial(newest_of_one, dialect_of(db), pipeline_id=memory.id, before=END)
     seeks = [of_whole(kind, literal(WHOLE_PIPELINE)) for kind in ("StateSaved", "StateEmitted")]
     newest = max(version or 0 for version in db.execute(select(*seeks)).one())
     this = (events.c.pipeline_id == memory.id, events.c.version == newest)
     kept_at = db.scalar(select(events.c.body_version).where(*this))
     if kept_at is not None:
-        memory.parts = parts.places_in(db, memory.id, kept_at)
+        memory.parts = sharing.places_in(db, memory.id, kept_at)
 
 
 def _has_parts(draft: Draft) -> bool:
@@ -372,7 +280,7 @@ def _number_streams(memory: Memory, drafts: Iterable[Draft]) -> list[dict[str, A
 
 
 def _place(
-    append: Append, memory: Memory, now: int
+    db: Connection, append: Append, memory: Memory, now: int
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[StoredEvent]]:
     """Give each draft its version, time, body and hash; returns rows of events and of bodies."""
     rows: list[tuple[Any, ...]] = []
@@ -387,7 +295,7 @@ def _place(
     for draft in append.drafts:
         head, stream = memory.head, memory.streams[draft.stream]
         version, stored_at = head.version + 1, max(now, head.stored_at + 1)
-        body = _find_or_add_body(memory, draft, version, new_bodies) if draft.body else None
+        body = _find_or_add_body(db, memory, draft, version, new_bodies) if draft.body else None
         place = version, stored_at, append_id, draft.kind, FORMAT
         kept = (body.version, body.commitment) if body else (None, None)
         said = draft.origin, draft.of, *by, *kept
@@ -417,7 +325,7 @@ def _place(
 
 
 def _find_or_add_body(
-    memory: Memory, draft: Draft, version: int, new_bodies: list[tuple[Any, ...]]
+    db: Connection, memory: Memory, draft: Draft, version: int, new_bodies: list[tuple[Any, ...]]
 ) -> _KnownBody:
     slot = _slot(draft)
     digest = sha256(draft.body).digest()
@@ -425,6 +333,7 @@ def _find_or_add_body(
     if known is None or known.digest != digest:
         salt = secrets.token_bytes(16)
         if _has_parts(draft):
+            _recall_parts(db, memory)
             its_codec, data, memory.parts = parts.packed(draft.body, version, memory.parts)
         else:
             its_codec, data = packed(draft.body)

@@ -8,19 +8,20 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import reading
-from eventstore.append import Append, Memory, find_head, place, write, write_at_once
+from eventstore.append import Append, Memory, find_head, place
 from eventstore.dialects import dialect_of
 from eventstore.errors import AppendIdReused, HistoryConflict, StaleWriter, StoreUnavailable
 from eventstore.schema import LOG, schema_name
+from eventstore.writing import write, write_at_once, write_if_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection, Engine
 
-    from eventstore.append import Beside
     from eventstore.database import Database
     from eventstore.events import Pipeline, StoredEvent
+    from eventstore.writing import Beside
 
 _CROWDED_S = 1.0
 """How long after a lost race one waits in line to append: who has won is fast enough to win again,
@@ -98,13 +99,11 @@ class Appender:
             dialect.wait_in_line(db, schema_name(db), line.pipeline_id)
         with dialect.each_alone(db) if alone and not line else nullcontext():
             # Taken away until it is committed: what a failed transaction learned is wrong.
-            remembered = self._remembered(db).pop(pipeline, None)
-            expected = append.expected
-            read = look or bool(line) or expected is not None or append.writer is not None
-            one = alone and not read and len(append.drafts) == 1
-            if remembered and one and dialect.INSERTS_TOGETHER:
-                now = remembered.time_if_fresh(self._clock())
-                if now and (done := self._append_unseen(db, append, remembered.copy(), now)):
+            remembered = self._memories_in(db).pop(pipeline, None)
+            read = look or bool(line) or append.expected is not None or append.writer is not None
+            if remembered and alone and not read and dialect.INSERTS_TOGETHER:
+                done = self._append_unseen(db, append, remembered)
+                if done:
                     return done
             memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
             if again:
@@ -112,15 +111,11 @@ class Appender:
             # Looked for behind the head: what is appended after that was read loses the race.
             if look and (stored := reading.appended_as(db, append.id)):
                 return _same_append(stored, append), None
-            if expected is not None and expected != memory.head.version:
-                actual = memory.head.version
-                raise HistoryConflict(pipeline, expected=expected, actual=actual)
-            if append.writer is not None:
-                _check_writer(db, append, memory.id)
+            _check_expectations(db, append, memory)
             placed = place(db, append, memory, now)
             stored = placed.stored
             if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
-                write_at_once(db, placed, show, None)
+                write_at_once(db, placed, show)
                 return stored, memory
         write(db, placed)
         if self._inline:
@@ -128,16 +123,22 @@ class Appender:
         return stored, memory
 
     def _append_unseen(
-        self, db: Connection, append: Append, memory: Memory, now: int
+        self, db: Connection, append: Append, remembered: Memory
     ) -> tuple[list[StoredEvent], Memory] | None:
-        """Append an event behind the head of a moment ago, if it is still the last.
+        """Append a state behind the head of a moment ago, if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write.
         """
-        head = memory.head
+        now = remembered.time_if_fresh(self._clock())
+        if now is None or len(append.drafts) > 1:
+            return None
+        [draft] = append.drafts
+        if draft.stream is None or not remembered.has_only_a_new_body(draft):
+            return None
+        memory = remembered.copy()
         placed = place(db, append, memory, now)
-        show = self._beside(*placed.stored) if placed.is_one_event else None
-        if show and write_at_once(db, placed, show, head):
+        show = self._beside(*placed.stored)
+        if show and write_if_last(db, placed, show, remembered.head):
             return placed.stored, memory
         return None
 
@@ -145,10 +146,20 @@ class Appender:
         line = self._lines.get(pipeline)
         return line if line and time.monotonic() < line.until else None
 
-    def _remembered(self, db: Connection) -> dict[Pipeline, Memory]:
+    def _memories_in(self, db: Connection) -> dict[Pipeline, Memory]:
+        """What is remembered of a database: nothing, where another was asked before."""
         if self._memories_of is not db.engine:
             self._memories_of, self._memories = db.engine, {}
         return self._memories
+
+
+def _check_expectations(db: Connection, append: Append, memory: Memory) -> None:
+    """Raise HistoryConflict or StaleWriter if the history is not what the caller has seen."""
+    expected, actual = append.expected, memory.head.version
+    if expected is not None and expected != actual:
+        raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
+    if append.writer is not None:
+        _check_writer(db, append, memory.id)
 
 
 def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:

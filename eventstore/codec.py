@@ -153,6 +153,17 @@ def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
         raise InvalidEvent(f"no configured catalog: {_first_problem(error)}") from error
 
 
+def same_definition(stream: ConfiguredAirbyteStream, definition: bytes | None) -> bool:
+    """Whether a stream is defined by what is stored already; raises InvalidEvent."""
+    if definition is None:
+        return False
+    stored = orjson.loads(definition)
+    if _definition(stream) == stored:  # to encode it would take twice as long
+        return True
+    body, _ = _encode_definition(stream)
+    return body == definition or bool(orjson.loads(body) == stored)
+
+
 def catalog_of(streams: Iterable[ConfiguredAirbyteStream]) -> ConfiguredAirbyteCatalog:
     """The catalog that has these streams."""
     from airbyte_protocol.models import ConfiguredAirbyteCatalog  # noqa: PLC0415
@@ -299,9 +310,12 @@ def _encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
         )
     except ValidationError as error:
         raise InvalidEvent(f"no configured stream: {_first_problem(error)}") from error
-    plain = {key: value for key, value in _plain(model).items() if key not in VOLATILE}
     named = StreamDescriptor(model.stream.name, model.stream.namespace)
-    return _json_bytes(plain, f"stream {named}"), descriptor(named)
+    return _json_bytes(_definition(model), f"stream {named}"), descriptor(named)
+
+
+def _definition(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
+    return {key: value for key, value in _plain(stream).items() if key not in VOLATILE}
 
 
 def _encode_registration(streams: object) -> bytes:

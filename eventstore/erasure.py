@@ -19,8 +19,8 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
 from eventstore.identity import check_attribution
-from eventstore.parts import hand_on
 from eventstore.rows import STORED, stored_events, with_bodies
+from eventstore.sharing import hand_on
 from eventstore.tables import bodies, events, streams
 
 if TYPE_CHECKING:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from eventstore.dialects import Dialect
 
+END = 2**62
+"""Beyond the last version there can be."""
+
 
 def newest_of_streams(
     dialect: Dialect,

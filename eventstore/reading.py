@@ -12,6 +12,7 @@ from sqlalchemy.sql.util import find_tables
 from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
 from eventstore.dialects import dialect_of
 from eventstore.newest import (
+    END,
     count_of_events,
     ends_of_pipelines,
     newest_of_pipelines,
@@ -50,9 +51,6 @@ _LARGE_PAGE = 16 << 20
 
 _SIZES = (1, 4, 20, 100, 300, PAGE)
 """How many events are chosen by their versions: a statement is compiled for each of these."""
-
-_END = 2**62
-"""After the last version there can be."""
 
 _newest_event = Statement(
     lambda _: (
@@ -118,7 +116,7 @@ def next_page(
     place = {
         "pipeline_key": pipeline.key,
         "after": after,
-        "up_to": _END if up_to is None else up_to,
+        "up_to": END if up_to is None else up_to,
         "size": size,
     }
     return list(stored_events(with_bodies(db, _history_page.run(db, place).all())))
@@ -254,7 +252,7 @@ def newest(
     its_id = pipeline_id(db, pipeline)
     if its_id is None:
         return []
-    bounds = {"pipeline_id": its_id, "before": _END if up_to is None else up_to + 1}
+    bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
     found = _newest_versions(tuple(kinds)).run(db, bounds).all()
     versions = sorted(version for row in found for version in row if version is not None)
     return list(at_versions(db, its_id, versions))

@@ -17,8 +17,8 @@ from eventstore.chain import GENESIS, encoded_names, row_hash
 from eventstore.compression import PLAIN
 from eventstore.erasure import KIND as ERASURE
 from eventstore.errors import AlteredBody, StoreUnavailable
-from eventstore.parts import Reader, body_rows, reader
 from eventstore.payload import erased_versions
+from eventstore.sharing import Reader, body_rows, reader
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
 from eventstore.version_set import VersionSet
@@ -170,7 +170,7 @@ class _Check:
         self._read = read
         self._part = part
         self._names = encoded_names(part.names)
-        self._parts = Reader(
+        self._bodies = Reader(
             lambda versions: read(lambda db: body_rows(db, part.pipeline_id, versions))
         )
         self._kept: dict[int, bytes | None] = {}
@@ -336,7 +336,7 @@ class _Check:
                 expected += 1
                 continue
             kept_at[version] = commitment
-            body = data if codec == PLAIN else _body_in(self._parts, codec, data, version)
+            body = data if codec == PLAIN else _body_in(self._bodies, codec, data, version)
             if (
                 body is None
                 or version in erased
@@ -369,7 +369,7 @@ class _Check:
             if kind == ERASURE or version not in self._erased:
                 raise _Broken(version, "has lost its body, and no event says that it was erased")
             return
-        body = _body_in(self._parts, codec, data, version)
+        body = _body_in(self._bodies, codec, data, version)
         are_bytes = type(salt) is bytes and type(body) is bytes and len(salt) == _SALT
         if not are_bytes or sha256(salt + body).digest() != commitment:
             raise _Broken(version, "has another body than it was stored with")

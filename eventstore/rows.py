@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, select
 
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
-from eventstore.parts import Reader, reader
+from eventstore.sharing import Reader, reader
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:

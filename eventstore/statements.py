@@ -6,6 +6,7 @@ a statement anew costs more than SQLite takes to run it.
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,7 +73,11 @@ class Batches:
         """Remember the table."""
         self._many = {size: _Insert(table, size) for size in _SIZES}
         self._one = _Insert(table, 1)
-        self._lists = _Lists(table)
+        self._table = table
+
+    @cached_property
+    def _lists(self) -> _Lists:
+        return _Lists(self._table)
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows."""
@@ -95,6 +100,7 @@ def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]])
     """Insert rows of whatever types, each with a value for each column of the table."""
     if len(rows) > 1 and dialect_of(db).UNNESTS:
         names = table.columns.keys()
+        # Not remembered: a rebuild has tables of its own each time.
         _Lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
     elif rows:
         db.execute(table.insert(), list(rows))

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
-    from eventstore.append import Beside, Head
+    from eventstore.append import Head
     from eventstore.codec import Draft
     from eventstore.events import Event, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
+    from eventstore.writing import Beside
 
 _log = logging.getLogger(__name__)
 
@@ -289,8 +290,8 @@ class EventStore:
 
         Of each kind the newest event per stream is enough.
         """
-        if self._inline:
-            self._inline(db, self.newest_within(db, pipeline, KINDS))
+        if self._inline and (newest := self.newest_within(db, pipeline, KINDS)):
+            self._inline(db, newest)
 
     def before(
         self, read: Sequence[StoredEvent], kinds: Sequence[str]

@@ -27,8 +27,8 @@ import orjson
 from sqlalchemy import Integer, and_, bindparam, select
 
 from eventstore.append import pipeline_id
-from eventstore.parts import reader
 from eventstore.reading import FIRST_PAGE, next_size
+from eventstore.sharing import reader
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:

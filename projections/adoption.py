@@ -188,7 +188,7 @@ class _Intake:
 
     def _only_repeats(self, pipeline: Pipeline, said: StoredEvent) -> bool:
         """Whether a state restores what stood there anyway, as those do that are put back."""
-        if said.of is None:
+        if said.origin != "restored" or said.of is None:  # what was copied is another history's
             return False
         before = self.store.newest_within(self.db, pipeline, STATE_KINDS, said.version - 1)
         stood = standing(before).get(said.stream)
@@ -302,7 +302,7 @@ def _put_back(
         reason = f"put back from @{stored.version}: PyAirbyte had deleted its row"
         store.append_within(db, pipeline, again, reason=reason)
     if defined := catalogs.without_row(db, store, pipeline):
-        catalogs.apply_all(db, defined)
+        catalogs.apply(db, defined)
         lost += [each for each in defined if each.stream and each.stream.name not in registered]
     if names := sorted({str(stored.stream or "the state") for stored in lost}):
         _log.warning(

@@ -40,7 +40,7 @@ _CHANGING = ("catalog_metadata", "configured_stream", "version")
 _ATTEMPTS = 100
 
 
-def apply_all(db: Connection, appended: Sequence[StoredEvent]) -> None:
+def apply(db: Connection, appended: Sequence[StoredEvent]) -> None:
     """Bring the streams table to where these events of a history leave it."""
     defined = {stored.stream: stored for stored in appended if stored.kind == "StreamDefined"}
     for stored in appended:
@@ -145,7 +145,7 @@ def registration(
     defined = [
         StreamDefined(stream, origin)
         for descriptor, stream in streams.items()
-        if not _same_definition(current.definitions.get(descriptor), stream)
+        if not codec.same_definition(stream, current.definitions.get(descriptor))
     ]
     carried = [
         dict(entry) for descriptor, entry in current.registered.items() if descriptor not in streams
@@ -165,17 +165,6 @@ def by_descriptor(
             raise InvalidEvent(f"the catalog names stream {descriptor} twice")
         found[descriptor] = stream
     return found
-
-
-def _same_definition(definition: bytes | None, stream: ConfiguredAirbyteStream) -> bool:
-    if definition is None:
-        return False
-    # What is stored was encoded by `codec`, which takes three times as long as to compare with it.
-    said = orjson.loads(stream.model_dump_json(by_alias=True, exclude_unset=True))
-    same: bool = {key: said[key] for key in said if key not in codec.VOLATILE} == orjson.loads(
-        definition
-    )
-    return same
 
 
 def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:

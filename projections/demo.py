@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import subprocess
@@ -35,6 +36,8 @@ _SYNCS = (
 
 _console = Console(highlight=False, soft_wrap=True)
 
+_NO_PYAIRBYTE = "the demo needs PyAirbyte: pip install 'airbyte-eventstore[pyairbyte]'"
+
 
 class DemoFailed(EventStoreError):
     """A step of the demo did not work; the message says which and why."""
@@ -49,6 +52,8 @@ class _Sync:
 
 def run_demo(folder: Path) -> None:
     """Run the demo in a folder, in a database of its own; raises DemoFailed."""
+    if importlib.util.find_spec("airbyte") is None:
+        raise DemoFailed(_NO_PYAIRBYTE)
     # PyAirbyte asks for these when it is imported: its registry of connectors is not needed here.
     os.environ.update({"DO_NOT_TRACK": "1", "AIRBYTE_OFFLINE_MODE": "1"})
     # Its default is one folder for all users of the machine, where only the first may write.
@@ -98,9 +103,7 @@ def _sync_three_times(connector: Path, database: Path, details: Path) -> list[_S
 
         from projections.pyairbyte import with_history  # noqa: PLC0415
     except ImportError as error:
-        raise DemoFailed(
-            f"the demo needs PyAirbyte: pip install 'airbyte-eventstore[pyairbyte]' ({error})"
-        ) from error
+        raise DemoFailed(f"{_NO_PYAIRBYTE} ({error})") from error
     syncs = []
     with DuckDBCache(db_path=database) as plain, details.open("w") as log:
         cache = with_history(plain)

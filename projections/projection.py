@@ -23,7 +23,7 @@ class Projection(Protocol):
     def KINDS(self) -> Sequence[str]:
         """The kinds of events it depends on. Of each, the newest per stream must be enough."""
 
-    def apply_all(self, db: Connection, appended: Sequence[StoredEvent]) -> None:
+    def apply(self, db: Connection, appended: Sequence[StoredEvent]) -> None:
         """Change the tables for some events of a history, one at least, in their order.
 
         It reads no clock, calls no network, never commits.

@@ -33,7 +33,7 @@ V = TypeVar("V", bound=View)
 def apply_inline(db: Connection, appended: Sequence[StoredEvent]) -> None:
     """Apply what was appended to a history, in the same transaction."""
     for projection in PROJECTIONS:
-        projection.apply_all(db, appended)
+        projection.apply(db, appended)
 
 
 def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = None) -> V:
@@ -53,5 +53,5 @@ def refill(db: Connection, store: EventStore) -> int:
     for pipeline in pipelines:
         for projection in PROJECTIONS:
             if newest := store.newest_within(db, pipeline, projection.KINDS):
-                projection.apply_all(db, newest)
+                projection.apply(db, newest)
     return len(pipelines)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Table, bindparam, exists, func, select
 
 from eventstore import payload
-from eventstore.append import Beside
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
+from eventstore.writing import Beside
 from projections.tables import (
     CACHE_STATE_TABLE,
     DESTINATION_STATE_TABLE,
@@ -27,7 +27,7 @@ from projections.tables import (
 from projections.views import STATE_KINDS, StateView, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import CTE, Connection, Insert
 
@@ -41,35 +41,43 @@ _CHANGING = ("state_json", "last_updated", "version")
 _WHOLE_NAMES = {"GLOBAL": GLOBAL_STATE_STREAM_NAME, "LEGACY": LEGACY_STATE_STREAM_NAME}
 
 
-def apply_all(db: Connection, appended: Sequence[StoredEvent]) -> None:
-    """Bring the state tables to where these events of a history leave them.
-
-    `views.StateView` is the same rule.
-    """
+def apply(db: Connection, appended: Sequence[StoredEvent]) -> None:
+    """Bring the state tables to where these events of a history leave them."""
     table = _table(appended[0].pipeline)
     for stored in appended:
         if stored.kind == "BodyErased":
             purge(db, table, stored)
     if len(appended) == 1 and _overwrite(db, table, appended[0]):
         return
-    all_gone, left = False, dict[StreamDescriptor | None, StoredEvent | None]()
-    for stored in appended:
-        if stored.kind in KINDS:
-            saves = stored.kind == "StateSaved"
-            if stored.stream is None:
-                all_gone, left = True, {}
-            elif saves:  # what was erased, too, took the place of a GLOBAL or LEGACY state
-                left[None] = None
-            left[stored.stream] = stored if saves and not stored.erased else None
-    if not left:
-        return
     pipeline = appended[0].pipeline
+    all_gone, left = _left_by(appended)
     if all_gone:
         delete_rows(db, table, table.c.pipeline_key, [pipeline.key])
     else:
         delete_rows(db, table, table.c.row_key, [_row_key(pipeline, stream) for stream in left])
-    rows = [_row(stored, _row_key(pipeline, stored.stream)) for stored in left.values() if stored]
-    add_rows(db, table, rows)
+    saved = [stored for stored in left.values() if stored]
+    add_rows(db, table, [_row(stored, _row_key(pipeline, stored.stream)) for stored in saved])
+
+
+def _left_by(
+    appended: Iterable[StoredEvent],
+) -> tuple[bool, dict[StreamDescriptor | None, StoredEvent | None]]:
+    """Whether nothing of before stands any more, and what stands instead: None where nothing does.
+
+    `views.StateView` is the same rule for one event; a GLOBAL or LEGACY state is under None.
+    """
+    all_gone = False
+    left: dict[StreamDescriptor | None, StoredEvent | None] = {}
+    for stored in appended:
+        if stored.kind not in KINDS:
+            continue
+        saves = stored.kind == "StateSaved"
+        if stored.stream is None:
+            all_gone, left = True, {}
+        elif saves:  # what was erased, too, took the place of a GLOBAL or LEGACY state
+            left[None] = None
+        left[stored.stream] = stored if saves and not stored.erased else None
+    return all_gone, left
 
 
 def _overwrite(db: Connection, table: Table, stored: StoredEvent) -> bool:

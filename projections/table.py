@@ -210,7 +210,7 @@ def _fold(text: str, width: int) -> list[str]:
         if line and cell_len(line + word) > width:
             lines.append(line.rstrip(" "))
             line = ""
-        *full, line = chop_cells(line + word, width)
+        *full, line = chop_cells(line + word, width) or [""]  # rich 14.3 makes none of nothing
         lines += full
         line += piece[len(word) :]
     return [*lines, line.rstrip(" ")]

@@ -94,14 +94,14 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
         )
     try:
         engine = dialect.open_engine(url, create=create)
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     except (ImportError, NoSuchModuleError) as error:
         name = url.get_backend_name()
         extra = {"postgresql": "postgres", "mysql": "mariadb"}.get(name, name)
         raise UnsupportedDatabase(
             f"no driver for {name}: pip install 'airbyte-eventstore[{extra}]' ({error})"
         ) from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     close_before_forks(engine)
     return engine
 

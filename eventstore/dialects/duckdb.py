@@ -154,7 +154,7 @@ def filling(db: Connection, table: Table) -> AbstractContextManager[object]:  # 
 def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """The columns of a table, none if it does not exist.
 
-    To look among all columns of all tables would take ten times as long.
+    To look among all columns of all tables takes 6 ms more when a file was just opened.
     """
     quote = db.dialect.identifier_preparer.quote_identifier
     name = ".".join(quote(part) for part in (schema, table) if part)
@@ -162,7 +162,7 @@ def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     try:
         return set(db.execute(query, {"table": name}).scalars())
     except ProgrammingError as error:
-        if "does not exist" not in str(error.orig):
+        if type(error.orig).__name__ != "CatalogException":
             raise
         return set()
 

@@ -15,6 +15,7 @@ from eventstore import Pipeline, StateSaved, checkpoints
 from eventstore.errors import CheckpointBroken, CheckpointUnusable, Invalid
 from eventstore.integrity import verify
 from eventstore.tables import bodies, events
+from projections import connect
 from tests.messages import emitted, saved, stream_state
 from tests.tampering import rehash, tampering
 
@@ -72,8 +73,7 @@ def test_a_restored_backup_is_found(log, engine, keys):
         for table, rows in backup.items():
             db.execute(table.delete())
             db.execute(table.insert(), rows)
-    log.close()
-    log.append(SHOP, *emitted(9))
+    connect(engine).append(SHOP, *emitted(9))
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
     assert (found.first_bad, found.is_whole) == (7, False)
@@ -98,8 +98,9 @@ def test_a_forked_tail_is_found(log, engine, keys):
     with tampering(engine) as db:
         for table in (events, bodies):
             db.execute(table.delete().where(table.c.pipeline_id == 1, table.c.version > 3))
-    log.close()
-    log.append(SHOP, *(StateSaved(stream_state("users", {"cursor": n})) for n in range(50, 60)))
+    connect(engine).append(
+        SHOP, *(StateSaved(stream_state("users", {"cursor": n})) for n in range(50, 60))
+    )
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
     assert (found.last_good, found.first_bad) == (0, 5)

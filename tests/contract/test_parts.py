@@ -192,7 +192,7 @@ def test_it_moves_to_another_database_and_back(store, tmp_path):
         *(b"[1.5]\n[]\n", b"[]\n[1]\n", b"[]\n[[1]]\n", b"[]\n[[0,0,1]]\n", b"[]\n[[7,0,1]]\n"),
         *(b"[]\n[[1,-1,1]]\n", b"[]\n[[1,0,9000000000]]\n", b"[]\n[[true,0,1]]\n"),
         *(b"[3]\n[[0,0,1],[1,99,1]]\nabc", b"\xff\n[]\n"),
-        b"[]\n[[1,0,41]" + b",[1,0,41]" * 4_000 + b"]\n",
+        *(b"[]\n[[1,0,41]" + b",[1,0,41]" * 4_000 + b"]\n", b"[]\n[[18446744073709551615,0,1]]\n"),
     ],
 )
 def test_parts_that_were_altered_are_found(store, text):
@@ -200,6 +200,9 @@ def test_parts_that_were_altered_are_found(store, text):
     with pytest.raises(AlteredBody, match="the body of @3 "):
         store.event(SHOP, 3)
     assert verify(store).pipelines[0].first_bad == 3
+    erase(store, SHOP, version=2, reason="it cannot be read, and can be erased nevertheless")
+    assert erase(store, SHOP, version=3, reason="so can it itself").bodies == (3,)
+    assert verify(store).is_whole
 
 
 def test_other_parts_are_found(store):

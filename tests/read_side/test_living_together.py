@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
 import projections
-from eventstore import Pipeline
+from eventstore import Pipeline, StateSaved
 from projections import (
     SqlCatalogBackend,
     SqlStateBackend,
@@ -22,7 +22,7 @@ from projections import (
     latest_state,
     replay,
 )
-from projections.tables import ALL_TABLES
+from projections.tables import ALL_TABLES, CACHE_STATE_TABLE
 from projections.views import StateView
 from tests.messages import catalog, configured_stream, global_state, stream_state
 from tests.read_side import breakdowns
@@ -251,6 +251,23 @@ def test_what_pyairbyte_writes_is_newer_than_what_was_put_back_while_it_wrote(co
             session.commit()
         assert cursors(config, SHOP) == {"users": cursor}
     assert origins(config, SHOP) == ["source", *["restored", "foreign"] * 2]
+
+
+@pytest.mark.parametrize("of", [1, 2])
+def test_what_was_copied_since_is_newer_than_what_pyairbyte_wrote(config, of):
+    """Whatever version of another history the copy is of."""
+    write(config, SHOP, state("users", 1), by=projections)
+    write(config, CRM, *(state("orders", number) for number in range(2)), by=projections)
+    write(config, SHOP, state("users", 2), by=own_states)
+    of_pyairbyte = CACHE_STATE_TABLE.c.version.is_(None)
+    with config.get_sql_engine().begin() as db:
+        theirs = db.execute(CACHE_STATE_TABLE.select().where(of_pyairbyte)).mappings().one()
+        db.execute(CACHE_STATE_TABLE.delete().where(of_pyairbyte))
+    store = connect(config)
+    store.append(SHOP, StateSaved(stream_state("users", {"cursor": 100}), "copied", of))
+    with config.get_sql_engine().begin() as db:
+        db.execute(CACHE_STATE_TABLE.insert(), dict(theirs))
+    assert cursors(config, SHOP) == {"users": 100}
 
 
 def test_what_is_too_large_for_this_store_is_taken_in_and_put_back_all_the_same(config):
