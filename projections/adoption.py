@@ -178,8 +178,8 @@ class _Intake:
         for row, stream in theirs:
             newer, whole = ours.get(stream), ours.get(None)
             if newer is None and whole and not _is_later(row["last_updated"], whole.stored_at):
-                newer = whole
-            if newer is not None and not self._only_repeats(pipeline, newer):
+                kept[whole.version] = whole
+            elif newer is not None and not self._only_repeats(pipeline, newer):
                 kept[newer.version] = newer
         for newer in kept.values():
             again = StateSaved(newer.body, "restored", newer.version)

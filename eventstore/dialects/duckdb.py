@@ -8,7 +8,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -158,9 +158,8 @@ def column_names(db: Connection, table: str, schema: str | None) -> set[str]:
     """
     quote = db.dialect.identifier_preparer.quote_identifier
     name = ".".join(quote(part) for part in (schema, table) if part)
-    query = text("SELECT name FROM pragma_table_info(:table)")
     try:
-        return set(db.execute(query, {"table": name}).scalars())
+        return set(db.exec_driver_sql(f"DESCRIBE {name}").scalars())
     except ProgrammingError as error:
         if type(error.orig).__name__ != "CatalogException":
             raise

@@ -175,3 +175,15 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(driver):
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as refused:
         store.heads()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("schema", ['we"ird', "a b%:x", "Upper", "select"])
+def test_a_schema_of_any_name_is_opened_again(tmp_path, schema):
+    engine = create_engine(f"duckdb:///{tmp_path / 'state.db'}")
+    with engine.begin() as db:
+        db.execute(CreateSchema(schema))
+    for version in (1, 2):
+        with connect(engine, schema=schema) as store:
+            store.append(SHOP, saved("users", {"cursor": version}))
+            assert store.heads() == {SHOP: version}
+    engine.dispose()

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,25 @@ def test_what_pyairbyte_writes_is_newer_than_what_was_put_back_while_it_wrote(co
             session.commit()
         assert cursors(config, SHOP) == {"users": cursor}
     assert origins(config, SHOP) == ["source", *["restored", "foreign"] * 2]
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_global_state_outlives_a_process_that_began_before_it(config, put_back):
+    """Whether or not its row was put back once."""
+    SqlStateBackend(config).get_state_writer("source-shop").write_state(
+        AirbyteStateMessage.model_validate_json(global_state({"lsn": 7}))
+    )
+    if put_back:
+        with config.get_sql_engine().begin() as db:
+            db.execute(CACHE_STATE_TABLE.delete())
+        SqlStateBackend(config).get_state_provider("source-shop")
+    names = {"source_name": "source-shop", "stream_name": "users", "table_name": "users"}
+    began = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    with Session(config.get_sql_engine()) as session:
+        row = {**names, "state_json": stream_state("users", {"cursor": 1}), "last_updated": began}
+        session.add(own_states.CacheStreamStateModel(**row))
+        session.commit()
+    assert latest_state(connect(config), SHOP).whole == global_state({"lsn": 7}).encode()
 
 
 @pytest.mark.parametrize("of", [1, 2])
