@@ -160,7 +160,8 @@ def find_head(
     now = int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
     if head != memory.head:
         return Memory(memory.id, head, _known_streams(db, memory.id)), now
-    memory.read_at_us, memory.time_us = clock(), now
+    if dialect.NOW is not None:
+        memory.read_at_us, memory.time_us = clock(), now
     return memory, now
 
 
