@@ -128,13 +128,17 @@ class _Insert:
     """An INSERT of so many rows."""
 
     def __init__(self, table: Table, size: int) -> None:
-        columns = [column.name for column in table.columns]
-        self._names = [f"{name}_{number}" for number in range(size) for name in columns]
+        self._columns = table.columns.keys()
+        self._size = size
         self._statement = Statement(
             lambda _: table.insert().values(
-                [{name: bindparam(f"{name}_{n}") for name in columns} for n in range(size)]
+                [{name: bindparam(f"{name}_{n}") for name in self._columns} for n in range(size)]
             )
         )
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [f"{name}_{number}" for number in range(self._size) for name in self._columns]
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run it once for each."""
