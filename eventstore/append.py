@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
-    from sqlalchemy import (
-        Connection,
-        Select,
-    )
+    from sqlalchemy import Connection, Select
 
     from eventstore.codec import Draft
     from eventstore.dialects import Dialect

@@ -19,10 +19,11 @@ from eventstore.checkpoints import order_problems
 from eventstore.dialects import dialect_of
 from eventstore.errors import InvalidPipeline
 from eventstore.events import Pipeline
-from eventstore.recompute import Outcome, Part, Problem, recompute, stream_problem
+from eventstore.recompute import Outcome, Part, Problem, recompute
 from eventstore.rows import belongs_to
 from eventstore.schema import schema_name
 from eventstore.store import EventStore
+from eventstore.stream_rows import stream_problem
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:

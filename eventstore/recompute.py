@@ -20,7 +20,7 @@ from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.payload import erased_versions
 from eventstore.sharing import Reader, body_rows, reader
 from eventstore.statements import Statement
-from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
+from eventstore.tables import bodies, events, streams
 from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
@@ -381,23 +381,3 @@ class _Check:
     def _body(self, db: Connection, version: int) -> Any:
         place = (bodies.c.pipeline_id == self._part.pipeline_id, bodies.c.version == version)
         return _as_bytes(db.scalar(select(_raw(bodies.c.data)).where(*place)))
-
-
-def stream_problem(db: Connection, pipeline_id: int, used: frozenset[int]) -> str | None:
-    """What is wrong with the rows of streams, which events name by numbers."""
-    query = select(streams.c.number, streams.c.namespace, streams.c.name)
-    rows = db.execute(query.where(streams.c.pipeline_id == pipeline_id)).all()
-    numbers = {row.number for row in rows}
-    if len(numbers) < len(rows):
-        return "two rows of streams have one number"
-    for number, namespace, name in rows:
-        if (number == WHOLE_PIPELINE) != (name is None) or (name is None and namespace is not None):
-            return f"the row of stream number {number} was changed"
-        if number not in used and number != WHOLE_PIPELINE:
-            # A stream that was appended since has an event.
-            place = (events.c.pipeline_id == pipeline_id, events.c.stream_number == number)
-            if db.execute(select(events.c.version).where(*place).limit(1)).first() is None:
-                return f"a row of streams was added: no event speaks of number {number}"
-    if WHOLE_PIPELINE not in numbers:
-        return f"the row of stream number {WHOLE_PIPELINE} is missing"
-    return None

@@ -17,6 +17,7 @@ from eventstore import Pipeline, StateEmitted
 from eventstore.tables import bodies, events, pipelines, streams
 from projections import SqlCatalogBackend, SqlStateBackend, connect, register_catalog
 from projections.tables import STREAMS_TABLE
+from tests.bench.turns import in_turns
 from tests.messages import configured_stream, stream_state
 from tests.read_side.sql_config import SqlConfig
 
@@ -26,17 +27,6 @@ ROUNDS = 15
 SOURCE = "source-shop"
 STATES, STREAMS = 200, 500
 BATCHES = (100, 1_000)
-
-
-def medians(sides, rounds=ROUNDS):
-    """The median of the milliseconds that each side takes."""
-    taken = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            taken[name].append((time.perf_counter() - start) * 1000)
-    return {name: statistics.median(each[1:]) for name, each in taken.items()}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql"])
@@ -57,7 +47,7 @@ def test_a_state_is_read_faster_than_by_pyairbyte(results, fresh_url, kind):
 
         return read
 
-    took = medians({"ours": reading(SqlStateBackend), "pyairbyte": reading(Own)})
+    took = in_turns({"ours": reading(SqlStateBackend), "pyairbyte": reading(Own)}, ROUNDS)
     ratio = took["ours"] / took["pyairbyte"]
     results[f"latest state of {STATES} streams, {kind}"] = {
         "unit": "ms",
@@ -81,7 +71,7 @@ def test_a_catalog_is_registered_faster_than_by_pyairbyte(results, fresh_url, ki
         backend = backend_class(SqlConfig(fresh_url(kind)), "")
         return lambda: backend.register_source(SOURCE, catalog, set(names))
 
-    took = medians({"ours": registering(SqlCatalogBackend), "pyairbyte": registering(Own)})
+    took = in_turns({"ours": registering(SqlCatalogBackend), "pyairbyte": registering(Own)}, ROUNDS)
     ratio = took["pyairbyte"] / took["ours"]
     results[f"register_source of {STREAMS} unchanged streams, {kind}"] = {
         "unit": "ms",

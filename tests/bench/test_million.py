@@ -4,8 +4,6 @@ Two sides take turns in one run, A B A B. What counts is the ratio of the median
 """
 
 import random
-import statistics
-import time
 from functools import partial
 from itertools import count
 
@@ -14,6 +12,7 @@ import pytest
 from eventstore import Pipeline
 from projections import connect, latest_state, rebuild, replay, state_as_of
 from projections.views import StateView
+from tests.bench.turns import in_turns
 from tests.messages import saved
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
@@ -48,24 +47,13 @@ def append(store, events):
         store.append(SHOP, *(saved(f"s{n % STREAMS}", {"cursor": n}) for n in numbers))
 
 
-def in_turns(works, rounds=ROUNDS):
-    """The median of the milliseconds that each work takes."""
-    taken = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            taken[name].append((time.perf_counter() - start) * 1000)
-    return {name: statistics.median(each) for name, each in taken.items()}
-
-
 def test_the_past_costs_little_more_than_the_present(results, million):
     kind, store = million
     works = {"now": lambda: latest_state(store, SHOP)} | {
         f"at {percent} %": partial(state_as_of, store, SHOP, EVENTS * percent // 100)
         for percent in PERCENT
     }
-    took = in_turns(works)
+    took = in_turns(works, ROUNDS)
     past = [took[f"at {percent} %"] for percent in PERCENT]
     results[f"state_as_of of {STREAMS} streams in a million events, {kind}"] = {
         "unit": "ms",
@@ -81,7 +69,7 @@ def test_a_moment_is_found_at_once(results, million):
     chance = random.Random(3)
     moments = [store.event(SHOP, chance.randrange(1, EVENTS)).stored_at for _ in range(ROUNDS)]
     asked = iter(moments)
-    took = in_turns({"ours": lambda: store.version_at(SHOP, next(asked))})["ours"]
+    took = in_turns({"ours": lambda: store.version_at(SHOP, next(asked))}, ROUNDS)["ours"]
     results[f"the version at a moment in a million events, {kind}"] = {
         "unit": "ms",
         "ours": round(took, 3),
@@ -100,7 +88,7 @@ def test_an_append_costs_what_it_cost_at_the_beginning(results, million, fresh_u
     with connect(fresh_url(kind)) as young:
         append(young, FEW)
         works = {f"at {FEW}": partial(some, young), f"at {EVENTS}": partial(some, store)}
-        took = in_turns(works)
+        took = in_turns(works, ROUNDS)
     ratio = took[f"at {EVENTS}"] / took[f"at {FEW}"]
     results[f"an append among many events, {kind}"] = {
         "unit": "ms",
