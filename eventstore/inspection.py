@@ -323,6 +323,8 @@ def _new_stream(history: History, namespace: Any, name: Any) -> Stream:
 
 def _read_bytes(text: str, size: int) -> bytes:
     found = bytes.fromhex(text)
-    if len(found) != size:
-        raise InvalidHistory(f"{size} bytes were expected, not {len(found)}: {text[:80]}")
+    if len(found) != size or found.hex() != text:  # upper case and spaces are read, too
+        raise InvalidHistory(
+            f"{size} bytes were expected, in lower-case hexadecimal digits: {text[:80]!r}"
+        )
     return found

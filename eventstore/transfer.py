@@ -9,8 +9,9 @@ pipeline's
 `source`, `destination`, `table_prefix` and `connection`, its `version`, `stored_at` (microseconds
 since 1970, UTC), `append_id`, `kind`, `format`, `namespace`, `stream`, `origin`, `of`, `actor`,
 `reason`, `run`, `body_version` (the event of this history that keeps the body), `commitment` and
-`hash`: all that `chain` hashes. Bytes are hexadecimal. The event that keeps a body has its `salt`
-and the `body`, a text whose UTF-8 is the exact bytes, besides; both are null where it was erased.
+`hash`: all that `chain` hashes. Bytes are lower-case hexadecimal digits. The event that keeps a
+body has its `salt` and the `body`, a text whose UTF-8 is the exact bytes, besides; both are null
+where it was erased.
 
 The last line tells how many events there are, the `version` and `hash` of each head, and the
 SHA-256 of all lines before it:

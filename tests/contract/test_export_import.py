@@ -4,6 +4,7 @@ import io
 import json
 from hashlib import sha256
 from itertools import islice
+from uuid import UUID
 
 import orjson
 import pytest
@@ -362,6 +363,19 @@ def test_what_no_log_could_hold_is_refused_though_every_hash_is_right(change, tm
     forge(lines[1], change)
     with connect(tmp_path / "new.db") as there:
         with pytest.raises(InvalidHistory, match=r"^line 2: "):
+            imported(there, ended(lines))
+        assert there.pipelines() == []
+
+
+@pytest.mark.parametrize("key", ["append_id", "commitment", "salt", "hash"])
+@pytest.mark.parametrize("change", [str.upper, "{} ".format], ids=["upper case", "a space"])
+def test_bytes_are_written_in_one_way(key, change, tmp_path):
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, saved("users", {"cursor": 1}), id=UUID(int=0xABC))
+        lines = [orjson.loads(line) for line in export_histories(store)]
+    lines[1][key] = change(lines[1][key])
+    with connect(tmp_path / "new.db") as there:
+        with pytest.raises(InvalidHistory, match=r"^(line 2: |version 1 of )"):
             imported(there, ended(lines))
         assert there.pipelines() == []
 
