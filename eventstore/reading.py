@@ -15,6 +15,7 @@ from eventstore.newest import (
     END,
     count_of_events,
     ends_of_pipelines,
+    newest_at,
     newest_of_pipelines,
     newest_of_streams,
 )
@@ -61,6 +62,7 @@ _newest_event = Statement(
     )
 )
 _count = Statement(count_of_events)
+_newest_at = Statement(newest_at)
 _history_page = Statement(
     lambda _: (
         STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
@@ -228,21 +230,9 @@ def head(db: Connection, pipeline: Pipeline) -> Head:
     return Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
 
 
-def version_at(db: Connection, pipeline: Pipeline, moment: int, high: int) -> int:
-    """The version, `high` at most, that a history had reached at a moment.
-
-    Bisects the key: within a history time never runs backwards.
-    """
-    low, its_id = 0, pipeline_id(db, pipeline)
-    while low < high:
-        middle = (low + high + 1) // 2
-        place = (events.c.pipeline_id == its_id, events.c.version == middle)
-        stored_at = db.scalar(select(events.c.stored_at).where(*place))
-        if stored_at is not None and stored_at <= moment:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def version_at(db: Connection, pipeline: Pipeline, moment: int) -> int:
+    """The version that a history had reached at a moment, in microseconds."""
+    return _newest_at.run(db, {"pipeline_key": pipeline.key, "moment": moment}).scalar() or 0
 
 
 def newest(

@@ -263,8 +263,7 @@ class EventStore:
     def version_at(self, pipeline: Pipeline, moment: datetime) -> int:
         """The version a history had reached at a moment, what was stored right then included."""
         wanted = to_microseconds(moment)
-        high = self.head(pipeline).version
-        return self.database.read(lambda db: reading.version_at(db, pipeline, wanted, high))
+        return self.database.read(lambda db: reading.version_at(db, pipeline, wanted))
 
     def newest(
         self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
