@@ -75,8 +75,11 @@ class Database:
         self._catch_up(self.engine)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Do work that only reads, again when its connection was lost; raises StoreUnavailable."""
-        return _persist(self.engine, work)
+        """Do work that only reads, again when its connection was lost; raises StoreUnavailable.
+
+        Each of its statements may see what was committed since the one before.
+        """
+        return _persist(self.engine, lambda db: _each_alone(db, work))
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Do the work in one transaction, again when it lost a race; raises StoreUnavailable.
@@ -151,6 +154,11 @@ class Session:
                 raise _unavailable(self._db.engine, _words(error)) from error
             self._db.rollback()
             raise
+
+
+def _each_alone(db: Connection, work: Callable[[Connection], T]) -> T:
+    with dialect_of(db).each_alone(db):
+        return work(db)
 
 
 def _and_commit(db: Connection, work: Callable[[Connection], T]) -> T:

@@ -136,14 +136,19 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
             ),
         )
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
+        .order_by(events.c.version)
+        .limit(_ERASURES)
     )
     read = reader(db, pipeline_id)
-    for said_by, codec, data in db.execute(query.execution_options(yield_per=_ERASURES)):
-        # One that was altered is found in its turn.
-        with suppress(ValueError, KeyError, TypeError):
-            for version in erased_versions(_body_in(read, codec, _as_bytes(data), said_by)):
-                if type(version) is int:
-                    yield said_by, version
+    page = db.execute(query).all()
+    while page:
+        for said_by, codec, data in page:
+            # One that was altered is found in its turn.
+            with suppress(ValueError, KeyError, TypeError):
+                for version in erased_versions(_body_in(read, codec, _as_bytes(data), said_by)):
+                    if type(version) is int:
+                        yield said_by, version
+        page = db.execute(query.where(events.c.version > page[-1].version)).all()
 
 
 def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:

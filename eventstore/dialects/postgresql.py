@@ -97,12 +97,13 @@ def begin_write(db: Connection) -> None:
 def each_alone(db: Connection) -> Iterator[None]:
     """Do without BEGIN and COMMIT, each of which takes as long as an INSERT."""
     connection: Any = db.connection.driver_connection
+    before = connection.autocommit
     connection.autocommit = True
     try:
         yield
     finally:
         try:
-            connection.autocommit = False
+            connection.autocommit = before
         except db.dialect.loaded_dbapi.Error:  # it is lost
             db.invalidate()
 
