@@ -300,7 +300,7 @@ def _place(
         its_hash = row_hash(head.hash, names, *place, stream.encoded, *said)
         rows.append((memory.id, *place, stream.number, *said, its_hash))
         stored.append(
-            StoredEvent(
+            StoredEvent.made_of(
                 pipeline=pipeline,
                 version=version,
                 id=append.id,
@@ -308,7 +308,7 @@ def _place(
                 kind=draft.kind,
                 format=FORMAT,
                 stream=draft.stream,
-                origin=draft.origin,  # type: ignore[arg-type]
+                origin=draft.origin,
                 of=draft.of,
                 body=draft.body,
                 actor=append.actor,
@@ -316,6 +316,7 @@ def _place(
                 run=append.run,
                 hash=its_hash,
                 body_version=kept[0],
+                erased=False,
             )
         )
         memory.head = Head(version, its_hash, stored_at)

@@ -19,7 +19,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
 from eventstore.identity import check_attribution
-from eventstore.rows import STORED, stored_events, with_bodies
+from eventstore.rows import STORED, stored_events
 from eventstore.sharing import hand_on
 from eventstore.tables import bodies, events, streams
 
@@ -194,8 +194,7 @@ def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEve
 def erasures_within(db: Connection, pipeline_id: int) -> list[StoredEvent]:
     """All BodyErased of a history, oldest first."""
     query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == KIND)
-    rows = db.execute(query.order_by(events.c.version)).all()
-    found = stored_events(with_bodies(db, rows))
+    found = stored_events(db, db.execute(query.order_by(events.c.version)).all())
     return [said for said in found if not said.erased]
 
 

@@ -225,6 +225,13 @@ class StoredEvent:
     body_version: int | None = None
     erased: bool = False
 
+    @classmethod
+    def made_of(cls, **fields: Any) -> StoredEvent:
+        """Make one of all fields at once; to set each takes a frozen dataclass thrice the time."""
+        stored = object.__new__(cls)
+        stored.__dict__.update(fields)
+        return stored
+
     @cached_property
     def event(self) -> Event:
         """The event as it was appended, its body as Airbyte's models; raises ErasedBody."""

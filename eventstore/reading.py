@@ -26,7 +26,6 @@ from eventstore.rows import (
     pipeline_of,
     stored_events,
     stored_of,
-    with_bodies,
 )
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -108,7 +107,7 @@ def history(
         if len(page) < size:
             return
         after = page[-1].version
-        size = next_size(size, sum(len(stored.body) for stored in page))
+        size = next_size(size, _bytes_in(page))
 
 
 def next_page(
@@ -121,7 +120,7 @@ def next_page(
         "up_to": END if up_to is None else up_to,
         "size": size,
     }
-    return list(stored_events(with_bodies(db, _history_page.run(db, place).all())))
+    return stored_events(db, _history_page.run(db, place).all())
 
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
@@ -135,7 +134,7 @@ def newest_matching(
     """The newest so many of them, in the same order."""
     descending = [column.desc() for column in _BY_TIME]
     found = database.read(partial(_all, query=_first(last, where, descending)))
-    return stored_events(reversed(found))
+    return reversed(found)
 
 
 def matching_since(
@@ -184,10 +183,10 @@ def backwards(
     while True:
         page = query.where(events.c.version <= up_to).limit(size)
         found = database.read(partial(_all, query=page))
-        yield from stored_events(found)
+        yield from found
         if len(found) < size:
             return
-        up_to = found[-1][0].version - 1
+        up_to = found[-1].version - 1
         size = next_size(size, _bytes_in(found))
 
 
@@ -256,19 +255,19 @@ def at_versions(db: Connection, its_id: int, versions: Sequence[int]) -> Iterato
         places = {f"version_{n}": version for n, version in enumerate(chosen)}
         places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
         rows = _chosen_events(size).run(db, {"pipeline_id": its_id, **places})
-        yield from stored_events(with_bodies(db, rows.all()))
+        yield from stored_events(db, rows.all())
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
     """The events of an append."""
     query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
-    return list(stored_events(_all(db, query)))
+    return _all(db, query)
 
 
 def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
     """The newest event of a kind, of whatever stream."""
     query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
-    return next(stored_events(_all(db, query.order_by(events.c.version.desc()).limit(1))), None)
+    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(1))), None)
 
 
 def _pages(
@@ -278,12 +277,12 @@ def _pages(
     beyond: list[ColumnElement[bool]] = []
     while True:
         page = _first(size, [*where, *beyond], order)
-        found = database.read(partial(_all, query=page))
-        yield from stored_events(found)
+        found, rows = database.read(partial(_with_rows, query=page))
+        yield from found
         if len(found) < size:
             return
         size = next_size(size, _bytes_in(found))
-        last = [found[-1][0]._mapping[column] for column in order]
+        last = [rows[-1]._mapping[column] for column in order]
         # The first by itself, too: MariaDB finds no place in an index by a tuple.
         beyond = [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
 
@@ -310,12 +309,17 @@ def next_size(size: int, read: int) -> int:
     return min(size * 4, PAGE) if read < _SMALL_PAGE else size
 
 
-def _bytes_in(found: Iterable[tuple[Row[Any], bytes | None]]) -> int:
-    return sum(len(body or b"") for _, body in found)
+def _bytes_in(found: Iterable[StoredEvent]) -> int:
+    return sum(len(stored.body) for stored in found)
 
 
-def _all(db: Connection, query: Select[Any]) -> list[tuple[Row[Any], bytes | None]]:
-    return with_bodies(db, db.execute(query).all())
+def _all(db: Connection, query: Select[Any]) -> list[StoredEvent]:
+    return stored_events(db, db.execute(query).all())
+
+
+def _with_rows(db: Connection, query: Select[Any]) -> tuple[list[StoredEvent], Sequence[Row[Any]]]:
+    rows = db.execute(query).all()
+    return stored_events(db, rows), rows
 
 
 def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:

@@ -12,17 +12,9 @@ from eventstore.sharing import Reader, reader
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import (
-        ColumnElement,
-        Connection,
-        FromClause,
-        Row,
-        RowMapping,
-        Select,
-        Subquery,
-    )
+    from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, Subquery
 
 KEEPS_ITS_BODY = and_(
     bodies.c.pipeline_id == events.c.pipeline_id,
@@ -36,14 +28,25 @@ def _stored(those: FromClause) -> Select[Any]:
         streams.c.number == events.c.stream_number,
     )
     return select(
-        pipelines.c.id,
+        events.c.pipeline_id,
         pipelines.c.source,
         pipelines.c.destination,
         pipelines.c.table_prefix,
         pipelines.c.connection,
-        streams.c.namespace,
         streams.c.name,
-        events,
+        streams.c.namespace,
+        events.c.version,
+        events.c.append_id,
+        events.c.stored_at,
+        events.c.kind,
+        events.c.format,
+        events.c.origin,
+        events.c.of_version,
+        events.c.actor,
+        events.c.reason,
+        events.c.run,
+        events.c.hash,
+        events.c.body_version,
         bodies.c.codec,
         bodies.c.data,
     ).select_from(
@@ -96,52 +99,59 @@ def pipeline_of(row: Any) -> Pipeline:
     return Pipeline(row.source, row.destination, row.table_prefix, row.connection)
 
 
-def stored_event(
-    row: Mapping[str, Any] | RowMapping,
-    pipeline: Pipeline,
-    stream: StreamDescriptor | None,
-    body: bytes | None,
-) -> StoredEvent:
-    """The event of a row; its body is None where it is not there."""
-    return StoredEvent(
-        pipeline=pipeline,
-        version=row["version"],
-        id=UUID(bytes=bytes(row["append_id"])),
-        stored_at=to_datetime(row["stored_at"]),
-        kind=row["kind"],
-        format=row["format"],
-        stream=stream,
-        origin=row["origin"],
-        of=row["of_version"],
-        body=body or b"",
-        actor=row["actor"],
-        reason=row["reason"],
-        run=row["run"],
-        hash=bytes(row["hash"]),
-        body_version=row["body_version"],
-        erased=body is None and row["body_version"] is not None,
-    )
-
-
-def with_bodies(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Row[Any], bytes | None]]:
-    """Rows selected by STORED, each with its body; None where it is not there."""
+def stored_events(db: Connection, rows: Sequence[Row[Any]]) -> list[StoredEvent]:
+    """The events of rows selected by STORED, in their order."""
+    owners: dict[int, Pipeline] = {}
     readers: dict[int, Reader] = {}
-    found: list[tuple[Row[Any], bytes | None]] = []
-    for row in rows:
-        body = None
-        if row.data is not None:
-            if row.id not in readers:
-                readers[row.id] = reader(db, row.id)
-            body = readers[row.id].body(row.codec, row.data, row.body_version)
-        found.append((row, body))
+    descriptors: dict[tuple[str | None, str | None], StreamDescriptor | None] = {(None, None): None}
+    found = []
+    # By their places: a row's values cost more by their names than all else here.
+    for (
+        its_id,
+        source,
+        destination,
+        table_prefix,
+        connection,
+        name,
+        namespace,
+        version,
+        append_id,
+        stored_at,
+        kind,
+        form,
+        origin,
+        of_version,
+        actor,
+        reason,
+        run,
+        its_hash,
+        keeper,
+        codec,
+        data,
+    ) in rows:
+        if its_id not in owners:
+            owners[its_id] = Pipeline(source, destination, table_prefix, connection)
+            readers[its_id] = reader(db, its_id)
+        if (name, namespace) not in descriptors:
+            descriptors[name, namespace] = StreamDescriptor(name, namespace)
+        body = None if data is None else readers[its_id].body(codec, data, keeper)
+        stored = StoredEvent.made_of(
+            pipeline=owners[its_id],
+            version=version,
+            id=UUID(bytes=bytes(append_id)),
+            stored_at=to_datetime(stored_at),
+            kind=kind,
+            format=form,
+            stream=descriptors[name, namespace],
+            origin=origin,
+            of=of_version,
+            body=body or b"",
+            actor=actor,
+            reason=reason,
+            run=run,
+            hash=bytes(its_hash),
+            body_version=keeper,
+            erased=body is None and keeper is not None,
+        )
+        found.append(stored)
     return found
-
-
-def stored_events(found: Iterable[tuple[Row[Any], bytes | None]]) -> Iterator[StoredEvent]:
-    """The events of rows and their bodies."""
-    seen: dict[int, Pipeline] = {}
-    for row, body in found:
-        if row.id not in seen:
-            seen[row.id] = pipeline_of(row)
-        stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-        yield stored_event(row._mapping, seen[row.id], stream, body)
