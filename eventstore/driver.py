@@ -24,8 +24,7 @@ class Answer(Protocol):
 def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     """Run a driver's SQL, with values as the driver wants them; raises DBAPIError.
 
-    It is run for each of a list of them. Whoever listens to the engine's statements, or has them
-    logged, still hears of it.
+    Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
     engine, errors = db.engine, db.dialect.loaded_dbapi.Error
     if engine.dispatch.before_cursor_execute or engine.echo:
@@ -33,10 +32,7 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     connection = db.connection
     cursor = connection.cursor()
     try:
-        if isinstance(values, list):
-            cursor.executemany(sql, values)
-        else:
-            cursor.execute(sql, values)
+        cursor.execute(sql, values)
     except errors as error:
         lost = db.dialect.is_disconnect(error, connection, cursor)
         if lost:

@@ -56,7 +56,7 @@ class Statement:
         return compiled
 
 
-_SIZES = (1000, 100, 10)
+_SIZES = (1000, 100, *range(10, 0, -1))
 """Rows in a statement: SQLite opens a journal for each, beside a table with triggers."""
 
 _WEIGHT = 256 * 1024
@@ -71,8 +71,7 @@ class Batches:
 
     def __init__(self, table: Table) -> None:
         """Remember the table."""
-        self._many = {size: _Insert(table, size) for size in _SIZES}
-        self._one = _Insert(table, 1)
+        self._inserts = {size: _Insert(table, size) for size in _SIZES}
         self._table = table
 
     @cached_property
@@ -88,12 +87,10 @@ class Batches:
         for size in _SIZES:
             while len(rows) - start >= size:
                 some = rows[start : start + size]
-                if sum(len(row[-1]) for row in some) > _WEIGHT:
+                if size > 1 and sum(len(row[-1]) for row in some) > _WEIGHT:
                     break
-                self._many[size].run(db, [tuple(chain.from_iterable(some))])
+                self._inserts[size].run(db, some)
                 start += size
-        if rest := rows[start:]:
-            self._one.run(db, rest)
 
 
 def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -141,14 +138,14 @@ class _Insert:
         return [f"{name}_{number}" for number in range(self._size) for name in self._columns]
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run it once for each."""
+        """Run it once, for so many rows."""
         compiled = self._statement.compiled(db)
-        values: Sequence[Any] = rows
+        values = tuple(chain.from_iterable(rows))
         if compiled.in_order:
             assert compiled.names == self._names
+            execute(db, compiled.sql, values)
         else:
-            values = [dict(zip(self._names, row, strict=True)) for row in rows]
-        execute(db, compiled.sql, values[0] if len(values) == 1 else values)
+            execute(db, compiled.sql, dict(zip(self._names, values, strict=True)))
 
 
 class _Compiled(NamedTuple):

@@ -54,11 +54,6 @@ class Part:
         self._thread = Thread(target=work, args=(*its, self._end, self.reports.append), daemon=True)
         self._thread.start()
 
-    def goes_on(self, count: int = 1) -> None:
-        """Wait for so many more reports."""
-        wanted = len(self.reports) + count
-        wait_until(lambda: len(self.reports) >= wanted, _REPORT_TIMEOUT_S)
-
     def finish(self) -> list[Any]:
         """Let it end what it has begun; returns its reports."""
         self._end.set()
@@ -106,6 +101,16 @@ def _reporting(
     work: Callable[..., None], its: tuple[Any, ...], end: Event, report: Connection
 ) -> None:
     work(*its, end, report.send)
+
+
+def all_go_on(parts: Sequence[Part], count: int = 1) -> None:
+    """Wait for so many more reports of each."""
+    wanted = [len(part.reports) + count for part in parts]
+
+    def have_reported() -> bool:
+        return all(len(part.reports) >= n for part, n in zip(parts, wanted, strict=True))
+
+    wait_until(have_reported, _REPORT_TIMEOUT_S + count)
 
 
 P = TypeVar("P", bound=Part)

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 
 from eventstore import HistoryConflict, Pipeline, StoreUnavailable
 from projections import connect, latest_state, rebuild
-from tests.faults.oracle import SHOP, check_exactly, reader, writer
+from tests.faults.oracle import SHOP, all_go_on, check_exactly, reader, writer
 from tests.messages import saved, stream_state
 from tests.servers import wait_until
 from tests.tcp_proxy import proxy
@@ -107,8 +107,7 @@ def test_writers_and_readers_agree_while_a_node_is_killed(galera, nodes):
         writers = [writer(url, pause_s=0.05) for url in (*nodes[:2], balanced)]
         readers = [reader(url) for url in nodes[:2]]
         last.kill()
-        for it in writers:
-            it.goes_on()
+        all_go_on(writers)
         with connect(nodes[0]) as store:
             check_exactly(store, writers, readers)
 
@@ -157,8 +156,7 @@ def test_writers_and_readers_agree_while_nodes_are_lost_and_hang_and_the_quorum_
     for fault in (lose_one, let_one_hang, let_two_hang, lose_two):
         fault(galera)
         galera.mend()
-        for it in writers:
-            it.goes_on()
+        all_go_on(writers)
     with connect(nodes[0]) as store:
         check_exactly(store, writers, readers)
         assert len(store.pipelines()) == pipelines

@@ -8,7 +8,7 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect
-from tests.faults.oracle import SHOP, check, writer
+from tests.faults.oracle import SHOP, all_go_on, check, writer
 from tests.messages import saved
 
 pytestmark = pytest.mark.timeout(1800)
@@ -32,8 +32,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_once(server, kills):
             time.sleep(0.3)
             server.kill()
             server.start()
-            for it in writers:
-                it.goes_on()
+            all_go_on(writers)
         acknowledged = [each for it in writers for each in it.kill()]
         with connect(url) as store:
             check(store, acknowledged)

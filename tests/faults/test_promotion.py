@@ -4,7 +4,7 @@ import pytest
 
 from eventstore import Pipeline
 from projections import connect
-from tests.faults.oracle import check_exactly, reader, writer
+from tests.faults.oracle import all_go_on, check_exactly, reader, writer
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -30,8 +30,7 @@ def test_writers_and_readers_agree_while_a_standby_is_promoted(
     for _ in range(promotions):
         replicas.mend()
         replicas.fail_over()
-        for it in writers:
-            it.goes_on()
+        all_go_on(writers)
     with connect(url) as store:
         check_exactly(store, writers, readers)
         assert len(store.pipelines()) == pipelines
