@@ -248,10 +248,8 @@ class _Intake:
     def _catalog(self, pipeline: Pipeline) -> CatalogView:
         """What the log knew of the streams of a pipeline before."""
         if pipeline not in self._known:
-            view = CatalogView(pipeline)
-            for stored in self.store.newest_within(self.db, pipeline, CATALOG_KINDS):
-                view = view.after(stored)
-            self._known[pipeline] = view
+            newest = self.store.newest_within(self.db, pipeline, CATALOG_KINDS)
+            self._known[pipeline] = CatalogView(pipeline).after(*newest)
         return self._known[pipeline]
 
     def _leave(self, table: Table, row: dict[str, Any], problem: Invalid) -> None:

@@ -83,9 +83,7 @@ def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateV
     where the state was another then, and its body was erased since.
     """
     place = locate(store, pipeline, moment)
-    view = StateView(pipeline)
-    for stored in store.newest(pipeline, STATE_KINDS, place.version):
-        view = view.after(stored)
+    view = StateView(pipeline).after(*store.newest(pipeline, STATE_KINDS, place.version))
     _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
 
@@ -97,9 +95,7 @@ def catalog_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> Cata
     where the catalog was another then, and part of it was erased since.
     """
     place = locate(store, pipeline, moment)
-    view = CatalogView(pipeline)
-    for stored in store.newest(pipeline, CATALOG_KINDS, place.version):
-        view = view.after(stored)
+    view = CatalogView(pipeline).after(*store.newest(pipeline, CATALOG_KINDS, place.version))
     _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
 

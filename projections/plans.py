@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from eventstore import codec, payload
@@ -40,8 +39,7 @@ class Plan:
     @property
     def after(self) -> StateView:
         """The state as it would be."""
-        drafts = map(codec.encode, self.events)
-        return reduce(lambda view, draft: view.with_(draft), drafts, self.before)
+        return self.before.with_(*map(codec.encode, self.events))
 
     @property
     def changes(self) -> list[Change]:

@@ -47,30 +47,34 @@ class StateView:
     streams: Mapping[StreamDescriptor, bytes] = field(default_factory=dict)
     erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
-    def after(self, stored: StoredEvent) -> StateView:
-        """The view after one more event."""
-        return self._with(stored, version=stored.version, stored_at=stored.stored_at)
+    def after(self, *stored: StoredEvent) -> StateView:
+        """The view after more events."""
+        if not stored:
+            return self
+        return replace(
+            self.with_(*stored), version=stored[-1].version, stored_at=stored[-1].stored_at
+        )
 
-    def with_(self, event: StoredEvent | Draft) -> StateView:
-        """The state as an event would leave it, at the same version."""
-        return self._with(event)
-
-    def _with(self, event: StoredEvent | Draft, **place: Any) -> StateView:
-        if event.kind not in STATE_KINDS:
-            return replace(self, **place)
-        lost = erased_by(event)
-        if event.stream is None:
-            body = event.body if event.kind == "StateSaved" and not lost else None
-            return replace(self, whole=body, streams={}, erased=lost, **place)
-        streams, erased = dict(self.streams), dict(self.erased)
-        streams.pop(event.stream, None)
-        erased.pop(event.stream, None)
-        if event.kind == "StateCleared":
-            return replace(self, streams=streams, erased=erased, **place)
-        erased.pop(None, None)
-        if not lost:
-            streams[event.stream] = event.body
-        return replace(self, whole=None, streams=streams, erased=erased | lost, **place)
+    def with_(self, *events: StoredEvent | Draft) -> StateView:
+        """The state as events would leave it, at the same version."""
+        whole, streams, erased = self.whole, dict(self.streams), dict(self.erased)
+        for event in events:
+            if event.kind not in STATE_KINDS:
+                continue
+            lost = erased_by(event)
+            if event.stream is None:
+                whole = event.body if event.kind == "StateSaved" and not lost else None
+                streams, erased = {}, lost
+                continue
+            streams.pop(event.stream, None)
+            erased.pop(event.stream, None)
+            if event.kind == "StateSaved":
+                whole = None
+                erased.pop(None, None)
+                erased |= lost
+                if not lost:
+                    streams[event.stream] = event.body
+        return replace(self, whole=whole, streams=streams, erased=erased)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -148,23 +152,31 @@ class CatalogView:
     registered: Mapping[StreamDescriptor, Mapping[str, Any]] = field(default_factory=dict)
     erased: Mapping[StreamDescriptor | None, int] = field(default_factory=dict, compare=False)
 
-    def after(self, stored: StoredEvent) -> CatalogView:
-        """The view after one more event."""
-        at: dict[str, Any] = {"version": stored.version, "stored_at": stored.stored_at}
-        if stored.kind == "StreamDefined" and stored.stream is not None:
-            definitions = dict(self.definitions)
-            definitions.pop(stored.stream, None)
-            if not stored.erased:
-                definitions[stored.stream] = stored.body
-            return replace(self, **at, definitions=definitions, erased=self._erased_after(stored))
-        if stored.kind == "CatalogRegistered":
-            erased = self._erased_after(stored)
-            return replace(self, **at, registered=registered_by(stored), erased=erased)
-        return replace(self, **at)
-
-    def _erased_after(self, stored: StoredEvent) -> dict[StreamDescriptor | None, int]:
-        others = {key: kept for key, kept in self.erased.items() if key != stored.stream}
-        return {**others, **erased_by(stored)}
+    def after(self, *stored: StoredEvent) -> CatalogView:
+        """The view after more events."""
+        if not stored:
+            return self
+        definitions, registered = dict(self.definitions), self.registered
+        erased = dict(self.erased)
+        for event in stored:
+            if event.kind not in CATALOG_KINDS:
+                continue
+            erased.pop(event.stream, None)
+            erased |= erased_by(event)
+            if event.stream is None:
+                registered = registered_by(event)
+                continue
+            definitions.pop(event.stream, None)
+            if not event.erased:
+                definitions[event.stream] = event.body
+        return replace(
+            self,
+            version=stored[-1].version,
+            stored_at=stored[-1].stored_at,
+            definitions=definitions,
+            registered=registered,
+            erased=erased,
+        )
 
     @cached_property
     def by_descriptor(self) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from sqlalchemy import URL
 
-from eventstore.dialects import duckdb, mariadb, postgresql, sqlite
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
+    from eventstore.dialects import duckdb, mariadb, postgresql, sqlite
     from eventstore.driver import Answer
 
 Verdict = Literal["conflict", "lost", "refused"]
@@ -144,12 +146,10 @@ class Dialect(Protocol):
         """Keep other writers off a table until the transaction ends, where they could get at it."""
 
 
-_DIALECTS: dict[str, Dialect] = {
-    "duckdb": duckdb,
-    "mariadb": mariadb,
-    "postgresql": postgresql,
-    "sqlite": sqlite,
-}
+if TYPE_CHECKING:
+    _ALL: tuple[Dialect, ...] = (duckdb, mariadb, postgresql, sqlite)
+
+_NAMES = ("duckdb", "mariadb", "postgresql", "sqlite")
 
 
 def dialect_of(database: Engine | Connection | URL) -> Dialect:
@@ -159,9 +159,15 @@ def dialect_of(database: Engine | Connection | URL) -> Dialect:
         raise UnsupportedDatabase("SQLAlchemy's URLs begin with postgresql://, not postgres://")
     if name == "mysql":
         name = "mariadb"  # whose URLs may begin with either; which one it is says the server
-    if name not in _DIALECTS:
+    if name not in _NAMES:
         raise UnsupportedDatabase(
             f"{name} is not supported: the log needs a database that enforces unique keys; "
-            f"use one of {', '.join(_DIALECTS)}"
+            f"use one of {', '.join(_NAMES)}"
         )
-    return _DIALECTS[name]
+    return _module(name)
+
+
+@cache
+def _module(name: str) -> Dialect:
+    """Imported when a database is of that kind: nobody has all four."""
+    return cast("Dialect", import_module(f"{__name__}.{name}"))
