@@ -136,11 +136,11 @@ def find_head(
 ) -> tuple[Memory, int]:
     """Find where a history ends, and what time it is there; returns an up-to-date memory.
 
-    Without `read` a memory may be trusted where nobody else can have appended.
+    Without `read` a memory is trusted where it is known that nobody has appended since.
     """
     dialect = dialect_of(db)
-    if memory and not read and not dialect.MANY_PROCESSES:
-        # Nobody but a thread of ours can have appended since, and then the key will say so.
+    written = dialect.newest_written(db)
+    if memory and not read and written and written.get(pipeline.key) == memory.head.hash:
         return memory, clock()
     if memory is None:
         its_id = pipeline_id(db, pipeline)
@@ -184,6 +184,8 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     _recall_bodies(db, memory, append.drafts)
     new_streams = _number_streams(memory, append.drafts)
     rows, new_bodies, stored = _place(db, append, memory, now)
+    if (written := dialect_of(db).newest_written(db)) is not None:
+        written[append.pipeline.key] = memory.head.hash
     longest = max((len(draft.body) for draft in append.drafts), default=0)
     dialect_of(db).check_size(db, longest)  # in the tables it is plain
     return Placed(stored, rows, new_bodies, new_streams, new)

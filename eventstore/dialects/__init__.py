@@ -100,6 +100,12 @@ class Dialect(Protocol):
     def turn(self, db: Connection) -> AbstractContextManager[object]:
         """Wait for this process's turn to write, where threads must not even race."""
 
+    def newest_written(self, db: Connection) -> dict[str, bytes] | None:
+        """The hash of the newest event written to each pipeline, by its key.
+
+        None where other processes write; else whoever has the turn keeps it up to date.
+        """
+
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""
 

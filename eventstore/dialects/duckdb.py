@@ -75,13 +75,24 @@ def turn(db: Connection) -> AbstractContextManager[object]:
     A transaction that loses the race for a key only at its COMMIT makes DuckDB 1.4 lose rows that
     the next one inserts into another table: `tests/contract/test_races.py` shows it.
     """
+    with _turns_lock:
+        return _turns[_database(db)]
+
+
+def newest_written(db: Connection) -> dict[str, bytes]:
+    """All that is written is by this process: whoever has the turn may look, and write."""
+    with _turns_lock:
+        return _newest_written[_database(db)]
+
+
+def _database(db: Connection) -> str:
     path = db.engine.url.database
     in_memory = path in {None, "", ":memory:"}
-    with _turns_lock:
-        return _turns[str(id(db.engine)) if in_memory else os.path.realpath(str(path))]
+    return str(id(db.engine)) if in_memory else os.path.realpath(str(path))
 
 
 _turns: defaultdict[str, AbstractContextManager[object]] = defaultdict(threading.RLock)
+_newest_written: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
 _turns_lock = threading.Lock()
 
 

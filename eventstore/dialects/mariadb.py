@@ -158,6 +158,10 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
+def newest_written(db: Connection) -> None:
+    """Others write, too."""
+
+
 def begin_write(db: Connection) -> None:
     """Choose the isolation in which `lock_table` holds; the first statement begins.
 

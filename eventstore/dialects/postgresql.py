@@ -84,6 +84,10 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
+def newest_written(db: Connection) -> None:
+    """Others write, too."""
+
+
 def begin_write(db: Connection) -> None:
     """The first statement begins, unless the engine commits each: that cannot keep a promise."""
     if getattr(db.connection.driver_connection, "autocommit", False):

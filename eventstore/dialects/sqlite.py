@@ -98,6 +98,10 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
+def newest_written(db: Connection) -> None:
+    """Others write, too."""
+
+
 def begin_write(db: Connection) -> None:
     """Take the write lock now: a transaction that reads first cannot wait for it later."""
     execute(db, "BEGIN IMMEDIATE")

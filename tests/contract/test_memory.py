@@ -78,6 +78,15 @@ def test_it_goes_on_behind_what_happened_meanwhile(store, meanwhile):
     check(store, there + 4)
 
 
+def test_stores_that_append_in_turns_lose_no_race(store, caplog):
+    with connect(store.database.engine) as other:
+        for number in range(BEFORE):
+            for each in (store, other):
+                append(each, number)
+    assert caplog.messages == []
+    check(store, 2 * BEFORE)
+
+
 @pytest.mark.parametrize("other", [others_append, others_erase, others_rebuild])
 def test_it_goes_on_behind_what_happens_in_the_middle_of_an_append(store, engine, other):
     mine = connect(engine)
