@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -204,10 +204,11 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
             # SQLAlchemy takes a failed COMMIT for the end of the transaction, and would put the
             # connection back into the pool as it is: a locked SQLite file leaves it open.
             if not db.invalidated:
-                with suppress(db.dialect.loaded_dbapi.Error):  # DuckDB has rolled back already
+                try:
                     db.connection.rollback()
-                if has_connections_to_spare(db.engine):
-                    db.invalidate()  # what DuckDB 1.4 writes on it from now on may be garbage
+                except db.dialect.loaded_dbapi.Error:  # DuckDB has rolled back already
+                    if has_connections_to_spare(db.engine):
+                        db.invalidate()  # what DuckDB 1.4 writes on it from now on may be garbage
             raise
     return result
 

@@ -1,4 +1,4 @@
-"""The newest version of each kind and stream, by seeks in an index on every database."""
+"""The newest versions: of kinds and streams, of histories, and at a moment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 
+from eventstore.rows import OF_PIPELINE
 from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -100,16 +101,14 @@ def newest_at(dialect: Dialect) -> Select[Any]:
     """The version that the history `pipeline_key` had reached at `moment`, in microseconds.
 
     Bisects the key in one statement: within a history time never runs backwards. A database that
-    reads columns finds it by reading two.
+    keeps columns finds it by scanning two.
     """
-    mine = pipelines.c.key == bindparam("pipeline_key")
     by_then = events.c.stored_at <= bindparam("moment", type_=BigInteger)
-    if dialect.COUNTS_ROWS:
-        same = events.c.pipeline_id == pipelines.c.id
-        newest = select(func.max(events.c.version)).join_from(events, pipelines, same)
-        return newest.where(mine, by_then)
-    none = cast(0, BigInteger)
-    whole = select(pipelines.c.id, none.label("low"), _HEAD.label("high")).where(mine)
+    if dialect.KEEPS_COLUMNS:
+        return select(func.max(events.c.version)).where(OF_PIPELINE, by_then)
+    mine = pipelines.c.key == bindparam("pipeline_key")
+    zero = cast(0, BigInteger)  # of the type that all the spans will have
+    whole = select(pipelines.c.id, zero.label("low"), _HEAD.label("high")).where(mine)
     span = whole.cte("span", recursive=True)
     middle = (span.c.low + span.c.high + 1) // 2
     there = and_(events.c.pipeline_id == span.c.id, events.c.version == middle)
@@ -123,10 +122,9 @@ def newest_at(dialect: Dialect) -> Select[Any]:
 
 def count_of_events(dialect: Dialect) -> Select[Any]:
     """How many events there are: versions have no gaps, so the heads tell it."""
-    if dialect.COUNTS_ROWS:
+    if dialect.KEEPS_COLUMNS:
         return select(func.count()).select_from(events)
-    each = select(_HEAD.label("version"))
-    heads = each.select_from(pipelines).subquery()
+    heads = select(_HEAD.label("version")).select_from(pipelines).subquery()
     return select(func.coalesce(func.sum(heads.c.version), 0))
 
 

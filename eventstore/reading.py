@@ -314,7 +314,7 @@ def _bytes_in(found: Iterable[StoredEvent]) -> int:
 
 
 def _all(db: Connection, query: Select[Any]) -> list[StoredEvent]:
-    return stored_events(db, db.execute(query).all())
+    return _with_rows(db, query)[0]
 
 
 def _with_rows(db: Connection, query: Select[Any]) -> tuple[list[StoredEvent], Sequence[Row[Any]]]:

@@ -140,15 +140,17 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
         .limit(_ERASURES)
     )
     read = reader(db, pipeline_id)
-    page = db.execute(query).all()
-    while page:
+    after = 0
+    while page := db.execute(query.where(events.c.version > after)).all():
         for said_by, codec, data in page:
             # One that was altered is found in its turn.
             with suppress(ValueError, KeyError, TypeError):
                 for version in erased_versions(_body_in(read, codec, _as_bytes(data), said_by)):
                     if type(version) is int:
                         yield said_by, version
-        page = db.execute(query.where(events.c.version > page[-1].version)).all()
+        if len(page) < _ERASURES:
+            return
+        after = page[-1].version
 
 
 def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:

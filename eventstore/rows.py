@@ -57,7 +57,7 @@ def _stored(those: FromClause) -> Select[Any]:
 
 
 STORED = _stored(events)
-"""Everything a stored event is made of."""
+"""Everything a stored event is made of, in the order in which `stored_events` takes it."""
 
 
 def stored_of(keys: Subquery) -> Select[Any]:
@@ -133,7 +133,8 @@ def stored_events(db: Connection, rows: Sequence[Row[Any]]) -> list[StoredEvent]
             owners[its_id] = Pipeline(source, destination, table_prefix, connection)
             readers[its_id] = reader(db, its_id)
         if (name, namespace) not in descriptors:
-            descriptors[name, namespace] = StreamDescriptor(name, namespace)
+            whole = name is None
+            descriptors[name, namespace] = None if whole else StreamDescriptor(name, namespace)
         body = None if data is None else readers[its_id].body(codec, data, keeper)
         stored = StoredEvent.made_of(
             pipeline=owners[its_id],

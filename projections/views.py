@@ -51,16 +51,18 @@ class StateView:
         """The view after more events."""
         if not stored:
             return self
-        return replace(
-            self.with_(*stored), version=stored[-1].version, stored_at=stored[-1].stored_at
-        )
+        return self._with(stored, version=stored[-1].version, stored_at=stored[-1].stored_at)
 
     def with_(self, *events: StoredEvent | Draft) -> StateView:
         """The state as events would leave it, at the same version."""
+        return self._with(events)
+
+    def _with(self, events: Iterable[StoredEvent | Draft], **place: Any) -> StateView:
+        telling = [event for event in events if event.kind in STATE_KINDS]
+        if not telling:
+            return replace(self, **place)
         whole, streams, erased = self.whole, dict(self.streams), dict(self.erased)
-        for event in events:
-            if event.kind not in STATE_KINDS:
-                continue
+        for event in telling:
             lost = erased_by(event)
             if event.stream is None:
                 whole = event.body if event.kind == "StateSaved" and not lost else None
@@ -74,7 +76,7 @@ class StateView:
                 erased |= lost
                 if not lost:
                     streams[event.stream] = event.body
-        return replace(self, whole=whole, streams=streams, erased=erased)
+        return replace(self, whole=whole, streams=streams, erased=erased, **place)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -163,12 +165,12 @@ class CatalogView:
                 continue
             erased.pop(event.stream, None)
             erased |= erased_by(event)
-            if event.stream is None:
+            if event.kind == "CatalogRegistered":
                 registered = registered_by(event)
-                continue
-            definitions.pop(event.stream, None)
-            if not event.erased:
-                definitions[event.stream] = event.body
+            elif event.stream is not None:
+                definitions.pop(event.stream, None)
+                if not event.erased:
+                    definitions[event.stream] = event.body
         return replace(
             self,
             version=stored[-1].version,

@@ -68,8 +68,8 @@ class Dialect(Protocol):
         """The schema of the tables that end with their connection; None where they need none."""
 
     @property
-    def COUNTS_ROWS(self) -> bool:
-        """Whether it is known how many rows a table has, without reading them."""
+    def KEEPS_COLUMNS(self) -> bool:
+        """Whether a table is kept by columns: to count its rows or to scan a column is cheap."""
 
     @property
     def INDEX_HINT(self) -> str:
@@ -112,7 +112,8 @@ class Dialect(Protocol):
     def each_alone(self, db: Connection) -> AbstractContextManager[object]:
         """Let each statement meanwhile be a transaction, where that saves asking the server.
 
-        Before the first statement of a transaction, which begins after it if it has to.
+        For work that only reads, or before the first statement of a transaction, which begins after
+        it if it has to.
         """
 
     def wait_in_line(self, db: Connection, schema: str | None, pipeline_id: int) -> None:
@@ -152,7 +153,7 @@ class Dialect(Protocol):
         """Keep other writers off a table until the transaction ends, where they could get at it."""
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # or nobody would check that each is one
     _ALL: tuple[Dialect, ...] = (duckdb, mariadb, postgresql, sqlite)
 
 _NAMES = ("duckdb", "mariadb", "postgresql", "sqlite")

@@ -58,7 +58,7 @@ SKIPS_THROUGH_GROUPS = True
 """GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
 
 TEMPORARY: str | None = None
-COUNTS_ROWS = False
+KEEPS_COLUMNS = False
 INDEX_HINT = "FORCE INDEX ({})"
 """Before its statistics are there, a table's own key seems as good as the index made for this."""
 
@@ -177,7 +177,7 @@ def begin_write(db: Connection) -> None:
 
 
 def each_alone(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
-    """Nothing to change: no statement of one row is all of an append."""
+    """Nothing to change: no statement is there to begin a transaction."""
     return nullcontext()
 
 

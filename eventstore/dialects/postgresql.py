@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
@@ -30,7 +30,7 @@ INSERTS_TOGETHER = True
 UNNESTS = False
 SKIPS_THROUGH_GROUPS = False
 TEMPORARY = "pg_temp"
-COUNTS_ROWS = False
+KEEPS_COLUMNS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
@@ -99,16 +99,26 @@ def begin_write(db: Connection) -> None:
 
 @contextmanager
 def each_alone(db: Connection) -> Iterator[None]:
-    """Do without BEGIN and COMMIT, each of which takes as long as an INSERT."""
+    """Do without BEGIN and its COMMIT or ROLLBACK, each of which takes as long as an INSERT."""
+    if not db.in_transaction():
+        db.begin()  # sends nothing, but who listens for it may
     connection: Any = db.connection.driver_connection
-    before = connection.autocommit
-    connection.autocommit = True
+    options = db.get_execution_options()
+    streams = options.get("stream_results") or options.get("yield_per")
+    if connection.info.transaction_status or streams or db.dialect.server_side_cursors:
+        yield  # a transaction has begun, or has to
+        return
+    before, interrupted = connection.autocommit, True
     try:
-        yield
-    finally:
+        connection.autocommit = True
         try:
-            connection.autocommit = before
-        except db.dialect.loaded_dbapi.Error:  # it is lost
+            yield
+        finally:
+            with suppress(db.dialect.loaded_dbapi.Error):  # it is lost
+                connection.autocommit = before
+                interrupted = False
+    finally:
+        if interrupted:  # nobody may be given it so
             db.invalidate()
 
 

@@ -37,7 +37,7 @@ INSERTS_TOGETHER = False
 UNNESTS = False
 SKIPS_THROUGH_GROUPS = False
 TEMPORARY = "temp"
-COUNTS_ROWS = False
+KEEPS_COLUMNS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
@@ -108,7 +108,7 @@ def begin_write(db: Connection) -> None:
 
 
 def each_alone(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
-    """Nothing to change: the write lock is taken."""
+    """Nothing to change: no server is asked."""
     return nullcontext()
 
 

@@ -1,5 +1,6 @@
 """What `append` promises: a place for each event, all of them or none."""
 
+from dataclasses import fields
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from eventstore import (
     StateCleared,
     StateEmitted,
     StateSaved,
+    StoredEvent,
     StreamDefined,
     StreamDescriptor,
 )
@@ -49,7 +51,11 @@ def test_one_state_is_appended_and_read_back(store):
     ids=lambda event: type(event).__name__,
 )
 def test_what_append_returns_is_what_is_read_back(store, event):
-    assert store.append(SHOP, event) == list(store.history(SHOP))
+    [appended] = store.append(SHOP, event)
+    [read] = store.history(SHOP)
+    assert appended == read
+    names = {field.name for field in fields(StoredEvent)}
+    assert vars(appended).keys() == vars(read).keys() == names
 
 
 def test_an_event_read_back_holds_airbytes_model(store):

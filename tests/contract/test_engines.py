@@ -5,13 +5,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from itertools import count
+from linecache import getline
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
-from eventstore import Pipeline
+from eventstore import NotAnEventStore, Pipeline
 from eventstore.dialects import dialect_of
 from eventstore.erasure import retention
 from eventstore.integrity import verify
@@ -30,6 +33,9 @@ from tests.messages import catalog, configured_stream, saved
 
 SHOP = Pipeline("source-shop")
 FORKER = Path(__file__).with_name("forker.py")
+
+LINES = 8
+"""Of `each_alone`, at least."""
 
 POOLS = {
     "of one": {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0},
@@ -76,6 +82,73 @@ def test_threads_share_a_store_with_any_pool(pooled):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda n: pooled.append(SHOP, saved("users", {"n": n})), range(20)))
     assert pooled.heads() == {SHOP: 20}
+
+
+def test_who_listens_to_an_engine_may_have_begun_a_transaction(database):
+    engine = create_engine(database)
+
+    @event.listens_for(engine, "checkout")
+    def _ask(connection, *_):
+        connection.cursor().execute("SELECT 1")
+
+    with connect(engine) as store:
+        do_everything(store)
+    engine.dispose()
+
+
+def test_who_listens_to_an_engine_may_set_what_holds_for_each_transaction(postgresql):
+    with postgresql.empty_database() as url:
+        engine = create_engine(url)
+        with engine.begin() as db:
+            db.exec_driver_sql("CREATE SCHEMA tenant")
+        event.listen(engine, "begin", lambda db: db.exec_driver_sql("SET LOCAL search_path=tenant"))
+        with connect(engine) as store:
+            do_everything(store)
+        engine.dispose()
+        with connect(url, create=False) as nobodys, pytest.raises(NotAnEventStore):
+            nobodys.pipelines()
+
+
+@pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 2}], ids=str)
+def test_an_engine_may_stream_what_is_read(database, options):
+    with connect(database) as store:
+        do_everything(store)
+        history = list(store.history(SHOP))
+    engine = create_engine(database, execution_options=options)
+    with connect(engine, create=False) as streaming:
+        assert list(streaming.history(SHOP)) == list(streaming.log()) == history
+        assert latest_state(streaming, SHOP).version == streaming.head(SHOP).version
+    engine.dispose()
+
+
+def test_a_read_that_is_interrupted_leaves_a_connection_as_it_was(postgresql):
+    """Ctrl-C comes between any two lines."""
+    with postgresql.empty_database() as url, connect(url) as store:
+        store.append(SHOP, saved("users", {"cursor": 1}))
+        for place in count(1):
+            left = [place]
+            sys.settrace(partial(interrupt, left))
+            try:
+                store.head(SHOP)
+            except KeyboardInterrupt:
+                assert left == [0]
+            finally:
+                sys.settrace(None)
+            with store.database.engine.connect() as db:
+                assert not db.connection.driver_connection.autocommit
+            if left != [0]:
+                break
+        assert place > LINES
+
+
+def interrupt(left, frame, what, _):
+    """Count the lines down of what switches a connection over, and interrupt the last."""
+    if frame.f_code.co_name == "each_alone" and what == "line":
+        line = getline(frame.f_code.co_filename, frame.f_lineno)
+        left[0] -= line.strip() != "try:"  # which does nothing that could be interrupted
+        if left == [0]:
+            raise KeyboardInterrupt
+    return partial(interrupt, left)
 
 
 def test_an_engine_may_be_disposed_at_any_time(database):

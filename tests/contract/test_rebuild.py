@@ -105,6 +105,34 @@ def test_rebuilding_leaves_rows_alone_that_somebody_else_wrote(shop):
     assert rows(shop) == before
 
 
+REFUSING_ONE_COMMIT = """
+    CREATE SEQUENCE commits;
+    GRANT ALL ON commits TO PUBLIC;
+    CREATE FUNCTION refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('commits') = 1 THEN
+            RAISE EXCEPTION 'not now' USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER refuse_one AFTER DELETE ON _airbyte_state
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_one()
+"""
+
+
+def test_a_rebuild_whose_commit_is_refused_is_committed_again(postgresql):
+    """As a node of a Galera cluster does; what is beside the tables is still there."""
+    with postgresql.empty_database() as url, connect(url) as store:
+        store.append(SHOP, saved("users", {"cursor": 1}))
+        before = rows(store)
+        with store.database.engine.begin() as db:
+            db.exec_driver_sql("UPDATE _airbyte_state SET stream_name = 'broken'")
+            db.exec_driver_sql(REFUSING_ONE_COMMIT)
+        rebuild(store)
+        assert rows(store) == before
+        with store.database.engine.begin() as db:
+            assert db.exec_driver_sql("SELECT last_value FROM commits").scalar() > 1
+
+
 @pytest.mark.slow_on("duckdb", "mariadb")
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loses", [False, True], ids=["", "and the exchange loses a race"])

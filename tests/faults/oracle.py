@@ -110,7 +110,7 @@ def all_go_on(parts: Sequence[Part], count: int = 1) -> None:
     def have_reported() -> bool:
         return all(len(part.reports) >= n for part, n in zip(parts, wanted, strict=True))
 
-    wait_until(have_reported, _REPORT_TIMEOUT_S + count)
+    wait_until(have_reported, _REPORT_TIMEOUT_S + count)  # and a second for each report
 
 
 P = TypeVar("P", bound=Part)

@@ -35,7 +35,7 @@ def fuzz_door(runs: int, door: str) -> str:
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", __spec__.name, door, str(count), folder]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        found = [file.read_bytes() for file in Path(folder).glob("crash-*")]
+        found = [file.read_bytes() for file in Path(folder).glob("*-*")]
     if f"Done {count} runs" not in done.stderr:
         sys.exit(f"{done.stdout}{done.stderr}\nThe inputs that found it: {found}")
     return f"{door}: {count} inputs in {time.monotonic() - began:.0f} s\n"
