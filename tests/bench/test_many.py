@@ -35,8 +35,8 @@ LOOKS = 20
 
 WRITERS = (1, 2, 4, 8)
 TURNS = 3
-TURN_S = 2.0
-START_S = 3.0
+TURN_S = 1.5
+START_S = 2.5
 
 
 class Unmoved:
