@@ -341,6 +341,7 @@ def test_each_append_is_one_line_for_those_who_debug(store, caplog):
     }
 
 
+@pytest.mark.needs("MANY_PROCESSES")  # or all take turns, and nobody loses one
 def test_a_race_that_was_lost_is_a_warning(database, caplog):
     url = make_url(database)
     # Whoever finds a file of SQLite locked waits in there, and loses nothing.
