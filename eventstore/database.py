@@ -206,6 +206,7 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
             if not db.invalidated:
                 try:
                     db.connection.rollback()
+                    db.rollback()
                 except db.dialect.loaded_dbapi.Error:  # DuckDB has rolled back already
                     if has_connections_to_spare(db.engine):
                         db.invalidate()  # what DuckDB 1.4 writes on it from now on may be garbage
