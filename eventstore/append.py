@@ -139,9 +139,10 @@ def find_head(
     Without `read` a memory is trusted where it is known that nobody has appended since.
     """
     dialect = dialect_of(db)
-    written = dialect.newest_written(db)
-    if memory and not read and written and written.get(pipeline.key) == memory.head.hash:
-        return memory, clock()
+    if memory and not read:
+        written = dialect.newest_written(db)
+        if written and written.get(pipeline.key) == memory.head.hash:
+            return memory, clock()
     if memory is None:
         its_id = pipeline_id(db, pipeline)
         if its_id is None:

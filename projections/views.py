@@ -158,11 +158,13 @@ class CatalogView:
         """The view after more events."""
         if not stored:
             return self
+        place: dict[str, Any] = {"version": stored[-1].version, "stored_at": stored[-1].stored_at}
+        telling = [event for event in stored if event.kind in CATALOG_KINDS]
+        if not telling:
+            return replace(self, **place)
         definitions, registered = dict(self.definitions), self.registered
         erased = dict(self.erased)
-        for event in stored:
-            if event.kind not in CATALOG_KINDS:
-                continue
+        for event in telling:
             erased.pop(event.stream, None)
             erased |= erased_by(event)
             if event.kind == "CatalogRegistered":
@@ -171,14 +173,7 @@ class CatalogView:
                 definitions.pop(event.stream, None)
                 if not event.erased:
                     definitions[event.stream] = event.body
-        return replace(
-            self,
-            version=stored[-1].version,
-            stored_at=stored[-1].stored_at,
-            definitions=definitions,
-            registered=registered,
-            erased=erased,
-        )
+        return replace(self, definitions=definitions, registered=registered, erased=erased, **place)
 
     @cached_property
     def by_descriptor(self) -> dict[StreamDescriptor, ConfiguredAirbyteStream]:

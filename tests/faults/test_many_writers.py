@@ -23,7 +23,8 @@ LEAST, PATIENCE = 200, 4
 
 
 @pytest.mark.parametrize(
-    ("rounds", "pause_s"), [(1, 0.02), pytest.param(100, 0, marks=pytest.mark.slow)]
+    ("rounds", "pause_s"),  # without a pause the first write thousands while the last begin
+    [(1, 0.02), pytest.param(100, 0, marks=pytest.mark.slow)],
 )
 @pytest.mark.timeout(1800)
 def test_what_is_acknowledged_is_stored_and_seen_without_gaps(database, rounds, pause_s):
