@@ -19,7 +19,7 @@ from eventstore.driver import execute
 from eventstore.schema import schema_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, CursorResult, Executable, Table
 
@@ -61,6 +61,9 @@ _SIZES = (1000, 100, *range(10, 0, -1))
 
 _WEIGHT = 256 * 1024
 """Bytes of bodies in a statement of several rows, at most: what any server takes in a packet."""
+
+_WEIGHT_OF_LISTS = 64 << 20
+"""The same of a statement of lists, whose databases take 1 GiB, each byte as two digits."""
 
 
 class Batches:
@@ -116,9 +119,22 @@ class _Lists:
         self._statement = Statement(lambda _: insert)
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run it once."""
-        lists = map(list, zip(*rows, strict=True))
-        self._statement.on_driver(db, dict(zip(self._names, lists, strict=True)))
+        """Run it once, and again where the rows are too heavy for one."""
+        for some in _portions(rows):
+            lists = map(list, zip(*some, strict=True))
+            self._statement.on_driver(db, dict(zip(self._names, lists, strict=True)))
+
+
+def _portions(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """The rows in portions that a statement of lists may have; of a row the last value is heavy."""
+    start = weight = 0
+    for place, row in enumerate(rows):
+        its_weight = len(row[-1]) if isinstance(row[-1], bytes) else 0
+        if weight + its_weight > _WEIGHT_OF_LISTS and place > start:
+            yield rows[start:place]
+            start, weight = place, 0
+        weight += its_weight
+    yield rows[start:]
 
 
 class _Insert:
