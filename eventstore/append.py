@@ -304,22 +304,24 @@ def _place(
         rows.append((memory.id, *place, stream.number, *said, its_hash))
         stored.append(
             StoredEvent.made_of(
-                pipeline=pipeline,
-                version=version,
-                id=append.id,
-                stored_at=to_datetime(stored_at),
-                kind=draft.kind,
-                format=FORMAT,
-                stream=draft.stream,
-                origin=draft.origin,
-                of=draft.of,
-                body=draft.body,
-                actor=append.actor,
-                reason=append.reason,
-                run=append.run,
-                hash=its_hash,
-                body_version=kept[0],
-                erased=False,
+                {
+                    "pipeline": pipeline,
+                    "version": version,
+                    "id": append.id,
+                    "stored_at": to_datetime(stored_at),
+                    "kind": draft.kind,
+                    "format": FORMAT,
+                    "stream": draft.stream,
+                    "origin": draft.origin,
+                    "of": draft.of,
+                    "body": draft.body,
+                    "actor": append.actor,
+                    "reason": append.reason,
+                    "run": append.run,
+                    "hash": its_hash,
+                    "body_version": kept[0],
+                    "erased": False,
+                }
             )
         )
         memory.head = Head(version, its_hash, stored_at)

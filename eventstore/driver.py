@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sqlalchemy import Connection
 
 
@@ -26,13 +28,25 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
 
     Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
+    answer: Answer = _answer(db, sql, values, lambda answer: answer)
+    return answer
+
+
+def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]:
+    """The same, for all rows that it answers."""
+    rows: Sequence[Sequence[Any]] = _answer(db, sql, values, lambda answer: answer.fetchall())
+    return rows
+
+
+def _answer(db: Connection, sql: str, values: Any, take: Callable[[Any], Any]) -> Any:
     engine, errors = db.engine, db.dialect.loaded_dbapi.Error
     if engine.dispatch.before_cursor_execute or engine.echo:
-        return db.exec_driver_sql(sql, values)
+        return take(db.exec_driver_sql(sql, values))
     connection = db.connection
     cursor = connection.cursor()
     try:
         cursor.execute(sql, values)
+        return take(cursor)
     except errors as error:
         lost = db.dialect.is_disconnect(error, connection, cursor)
         if lost:
@@ -40,4 +54,3 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
         raise DBAPIError.instance(
             sql, None, error, errors, connection_invalidated=lost, dialect=db.dialect
         ) from error
-    return cursor

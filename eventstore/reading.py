@@ -22,6 +22,8 @@ from eventstore.newest import (
 from eventstore.rows import (
     OF_PIPELINE,
     STORED,
+    STORED_BY_NAME,
+    Names,
     belongs_to,
     pipeline_of,
     stored_events,
@@ -101,7 +103,7 @@ def history(
     database: Database, pipeline: Pipeline, after: int, up_to: int | None
 ) -> Iterator[StoredEvent]:
     """A history oldest first, from the version after `after` to `up_to`."""
-    size, read = FIRST_PAGE, partial(next_page, pipeline=pipeline, up_to=up_to)
+    size, read = FIRST_PAGE, partial(next_page, pipeline=pipeline, up_to=up_to, names=Names())
     while page := database.read(partial(read, after=after, size=size)):
         yield from page
         if len(page) < size:
@@ -111,7 +113,13 @@ def history(
 
 
 def next_page(
-    db: Connection, pipeline: Pipeline, after: int, *, size: int, up_to: int | None = None
+    db: Connection,
+    pipeline: Pipeline,
+    after: int,
+    *,
+    size: int,
+    up_to: int | None = None,
+    names: Names | None = None,
 ) -> list[StoredEvent]:
     """The first so many events of a history from the version after `after` to `up_to`."""
     place = {
@@ -120,7 +128,7 @@ def next_page(
         "up_to": END if up_to is None else up_to,
         "size": size,
     }
-    return stored_events(db, _history_page.run(db, place).all())
+    return stored_events(db, _history_page.fetch(db, place), names)
 
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
@@ -172,7 +180,7 @@ def backwards(
     after: int,
 ) -> Iterator[StoredEvent]:
     """The events of one kind and stream newest first, from `up_to` to after `after`."""
-    size = _FIRST_PAGE_BACKWARDS
+    size, names = _FIRST_PAGE_BACKWARDS, Names()
     where = [
         belongs_to(pipeline),
         events.c.kind == kind,
@@ -182,7 +190,7 @@ def backwards(
     query = STORED.where(*where).order_by(events.c.version.desc())
     while True:
         page = query.where(events.c.version <= up_to).limit(size)
-        found = database.read(partial(_all, query=page))
+        found, _ = database.read(partial(_with_rows, query=page, names=names))
         yield from found
         if len(found) < size:
             return
@@ -249,13 +257,14 @@ def newest(
 
 def at_versions(db: Connection, its_id: int, versions: Sequence[int]) -> Iterator[StoredEvent]:
     """The events of these versions of a pipeline, whose order is that of the versions."""
+    names = Names()
     for start in range(0, len(versions), PAGE):
         chosen = versions[start : start + PAGE]
         size = next(size for size in _SIZES if size >= len(chosen))
         places = {f"version_{n}": version for n, version in enumerate(chosen)}
         places |= {f"version_{n}": chosen[-1] for n in range(len(chosen), size)}
-        rows = _chosen_events(size).run(db, {"pipeline_id": its_id, **places})
-        yield from stored_events(db, rows.all())
+        rows = _chosen_events(size).fetch(db, {"pipeline_id": its_id, **places})
+        yield from stored_events(db, rows, names)
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
@@ -273,11 +282,11 @@ def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None
 def _pages(
     database: Database, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
 ) -> Iterator[StoredEvent]:
-    size = FIRST_PAGE
+    size, names = FIRST_PAGE, Names()
     beyond: list[ColumnElement[bool]] = []
     while True:
         page = _first(size, [*where, *beyond], order)
-        found, rows = database.read(partial(_with_rows, query=page))
+        found, rows = database.read(partial(_with_rows, query=page, names=names))
         yield from found
         if len(found) < size:
             return
@@ -292,12 +301,12 @@ def _first(
 ) -> Select[Any]:
     """The first so many events that match.
 
-    Where their own columns tell which, they are chosen before anything is joined: MariaDB begins
-    with the pipelines else and sorts all there is, and DuckDB joins it.
+    Where their own columns tell which, they are chosen before anything is joined: DuckDB joins all
+    there is else.
     """
     tables = {table for each in where for table in find_tables(each, check_columns=True)}
     if tables - {events}:
-        return STORED.where(*where).order_by(*order).limit(size)
+        return STORED_BY_NAME.where(*where).order_by(*order).limit(size)
     keys = select(events.c.pipeline_id, events.c.version).where(*where)
     return stored_of(keys.order_by(*order).limit(size).subquery()).order_by(*order)
 
@@ -317,9 +326,11 @@ def _all(db: Connection, query: Select[Any]) -> list[StoredEvent]:
     return _with_rows(db, query)[0]
 
 
-def _with_rows(db: Connection, query: Select[Any]) -> tuple[list[StoredEvent], Sequence[Row[Any]]]:
+def _with_rows(
+    db: Connection, query: Select[Any], names: Names | None = None
+) -> tuple[list[StoredEvent], Sequence[Row[Any]]]:
     rows = db.execute(query).all()
-    return stored_events(db, rows), rows
+    return stored_events(db, rows, names), rows
 
 
 def _number_of(pipeline: Pipeline, stream: StreamDescriptor | None) -> ScalarSelect[int]:

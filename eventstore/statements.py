@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, bindparam, cast, func, select
 from sqlalchemy.types import NullType
 
 from eventstore.dialects import dialect_of
-from eventstore.driver import execute
+from eventstore.driver import execute, fetch
 from eventstore.schema import schema_name
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Statement:
         """Run it once, as the driver does: a row has values, and no names."""
         compiled = self.compiled(db)
         return execute(db, compiled.sql, compiled.arrange(parameters))
+
+    def fetch(self, db: Connection, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        """Run it once, and take all its rows, which have values and no names."""
+        compiled = self.compiled(db)
+        return fetch(db, compiled.sql, compiled.arrange(parameters))
 
     def compiled(self, db: Connection) -> _Compiled:
         """Its SQL for this kind of database."""
