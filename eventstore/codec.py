@@ -12,6 +12,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         ConfiguredAirbyteCatalog,
         ConfiguredAirbyteStream,
     )
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
 FORMAT = 1
 """The shape of a stored payload; a later shape gets the next number and a reader here."""
@@ -157,11 +158,38 @@ def same_definition(stream: ConfiguredAirbyteStream, definition: bytes | None) -
     """Whether a stream is defined by what is stored already; raises InvalidEvent."""
     if definition is None:
         return False
-    stored = orjson.loads(definition)
-    if _definition(stream) == stored:  # to encode it would take twice as long
-        return True
     body, _ = _encode_definition(stream)
-    return body == definition or bool(orjson.loads(body) == stored)
+    return body == definition or _in_order(body) == _in_order(definition)
+
+
+def _in_order(body: bytes) -> str:
+    """An object as text that another has only if it says the same; Python takes 1 for true."""
+    return json.dumps(json.loads(body), sort_keys=True)
+
+
+def streams_as_json(streams: Iterable[ConfiguredAirbyteStream]) -> bytes | None:
+    """All that configured streams say, to be compared; None where JSON cannot say it.
+
+    One call for all of them; NaN stays NaN there, and is not taken for null.
+    """
+    from pydantic_core import PydanticSerializationError  # noqa: PLC0415
+
+    try:
+        return _streams().dump_json(
+            list(streams), by_alias=True, exclude_unset=True, warnings=False
+        )
+    except PydanticSerializationError:
+        return None
+
+
+@cache
+def _streams() -> TypeAdapter[list[ConfiguredAirbyteStream]]:
+    from airbyte_protocol.models import ConfiguredAirbyteStream  # noqa: PLC0415
+    from pydantic import ConfigDict, TypeAdapter  # noqa: PLC0415
+
+    return TypeAdapter(
+        list[ConfiguredAirbyteStream], config=ConfigDict(ser_json_inf_nan="constants")
+    )
 
 
 def catalog_of(streams: Iterable[ConfiguredAirbyteStream]) -> ConfiguredAirbyteCatalog:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from eventstore.errors import ErasedBody, InvalidMoment, InvalidPipeline
 
@@ -198,6 +198,17 @@ Event: TypeAlias = (
     | BodyErased
 )
 KINDS: tuple[str, ...] = tuple(event.__name__ for event in get_args(Event))
+
+
+class Said(NamedTuple):
+    """What an event says, as it was stored, without who stored it when: all that a state takes."""
+
+    version: int
+    kind: str
+    stream: StreamDescriptor | None
+    body: bytes
+    body_version: int | None
+    erased: bool
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
+from sqlalchemy import BigInteger, and_, bindparam, case, cast, exists, func, select
 
 from eventstore.rows import OF_PIPELINE
 from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
@@ -51,6 +51,17 @@ def newest_of_streams(
     for group in groups:
         joined = joined.outerjoin(group, group.c.stream_number == streams.c.number)
     return select(*columns, *(group.c.version for group in groups)).select_from(joined).where(mine)
+
+
+def are_there(kinds: Sequence[str]) -> Select[Any]:
+    """Of each kind whether the history `pipeline_id` has any event."""
+    of_kinds = (
+        select(events.c.version).where(
+            events.c.pipeline_id == bindparam("pipeline_id"), events.c.kind == kind
+        )
+        for kind in kinds
+    )
+    return select(*map(exists, of_kinds))
 
 
 def newest_of_one(

@@ -109,6 +109,11 @@ class Names:
         self.pipelines: dict[int, Pipeline] = {}
         self.streams: dict[tuple[int, int], StreamDescriptor | None] = {}
 
+    def add(self, pipeline_id: int, number: int, namespace: str | None, name: str | None) -> None:
+        """Take a stream from its row."""
+        stream = None if name is None else StreamDescriptor(name, namespace)
+        self.streams[pipeline_id, number] = stream
+
     def meet(self, db: Connection, met: Iterable[tuple[int, int]]) -> None:
         """Read those of these streams, by pipeline and number, that are not known.
 
@@ -117,17 +122,17 @@ class Names:
         unknown = set(met) - self.streams.keys()
         if not unknown:
             return
-        ids, numbers = (sorted(set(each)) for each in zip(*unknown, strict=True))
+        ids, numbers = zip(*unknown, strict=True)
         query = (
-            select(streams.c.number, streams.c.namespace, streams.c.name, pipelines)
+            select(streams, pipelines)
             .join_from(streams, pipelines, pipelines.c.id == streams.c.pipeline_id)
-            .where(streams.c.pipeline_id.in_(ids), streams.c.number.in_(numbers))
+            .where(streams.c.pipeline_id.in_(sorted(set(ids))))
+            .where(streams.c.number.between(min(numbers), max(numbers)))
         )
-        for row in db.execute(query):
-            if row.id not in self.pipelines:
-                self.pipelines[row.id] = pipeline_of(row)
-            stream = None if row.name is None else StreamDescriptor(row.name, row.namespace)
-            self.streams[row.id, row.number] = stream
+        for its_id, number, namespace, name, *its_row in db.execute(query):
+            self.add(its_id, number, namespace, name)
+            if its_id not in self.pipelines:
+                self.pipelines[its_id] = Pipeline(*its_row[2:])
         for its_id, number in unknown - self.streams.keys():
             raise StoreUnavailable(
                 f"the log has events of pipeline number {its_id}, stream number {number}, and no "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eventstore import reading
 from eventstore.append import Append
 from eventstore.appender import Appender
-from eventstore.codec import encode
+from eventstore.codec import Draft, encode
 from eventstore.database import Database
 from eventstore.errors import InvalidPipeline, UnknownVersion
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from eventstore.append import Head
-    from eventstore.codec import Draft
-    from eventstore.events import Event, StoredEvent, StreamDescriptor
+    from eventstore.events import Event, Said, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
     from eventstore.writing import Beside
 
@@ -76,7 +75,7 @@ class EventStore:
     def append(
         self,
         pipeline: Pipeline,
-        *events: Event,
+        *events: Event | Draft,
         expected: int | None = None,
         id: UUID | str | None = None,  # noqa: A002 - the name of the thing
         actor: str | None = None,
@@ -85,6 +84,8 @@ class EventStore:
         writer: int | None = None,
     ) -> list[StoredEvent]:
         """Append events to a history, all or none, and return them as stored.
+
+        A Draft is an event that was encoded before.
 
         `expected` is the version the caller has seen (0: the history must be new; None: any).
         `id` names the append: the same id again returns the original events. `writer` is the
@@ -95,7 +96,7 @@ class EventStore:
         """
         if not isinstance(pipeline, Pipeline):
             raise InvalidPipeline(f"events belong to a Pipeline, not to {pipeline!r}")
-        drafts = [self.encode(event) for event in events]
+        drafts = [each if isinstance(each, Draft) else self.encode(each) for each in events]
         if not drafts:
             return []
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
@@ -279,6 +280,12 @@ class EventStore:
     ) -> list[StoredEvent]:
         """`newest`, read in a transaction of the caller's."""
         return reading.newest(db, pipeline, kinds, up_to)
+
+    def newest_said(
+        self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
+    ) -> list[Said]:
+        """What the `newest` say, which takes half the time where nobody asks who and when."""
+        return self.database.read(lambda db: reading.newest_said(db, pipeline, kinds, up_to))
 
     def require_inline(self) -> None:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""

@@ -83,7 +83,7 @@ def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateV
     where the state was another then, and its body was erased since.
     """
     place = locate(store, pipeline, moment)
-    view = StateView(pipeline).after(*store.newest(pipeline, STATE_KINDS, place.version))
+    view = StateView(pipeline).with_(*store.newest_said(pipeline, STATE_KINDS, place.version))
     _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
 

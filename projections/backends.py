@@ -16,6 +16,7 @@ from projections.adoption import with_all_rows
 from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.providers import CatalogProvider, StateProvider
+from projections.registrations import Registrations
 from projections.views import StateView
 from projections.wiring import connect
 
@@ -209,6 +210,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         self._table_prefix = table_prefix
         self._connection = connection
         self._store = store or connect(sql_config)
+        self._registrations = Registrations(self._store)
         self._actor = actor
         self._run = run
         self._full_catalog = codec.catalog_of([])
@@ -227,6 +229,11 @@ class SqlCatalogBackend(CatalogBackendBase):
         incoming_stream_names: set[str],
     ) -> None:
         """Register the named streams of a source; providers handed out earlier see them."""
+        streams = _named(incoming_source_catalog, incoming_stream_names)
+        pipeline = self._pipeline(source_name)
+        if self._registrations.repeat(pipeline, streams, actor=self._actor, run=self._run):
+            self._put_in_place(source_name, streams)
+            return
         self._save_catalog_info(source_name, incoming_source_catalog, incoming_stream_names)
         self._refresh(incoming_source_catalog.streams)
 
@@ -236,14 +243,13 @@ class SqlCatalogBackend(CatalogBackendBase):
         incoming_source_catalog: ConfiguredAirbyteCatalog,
         incoming_stream_names: set[str],
     ) -> None:
-        streams = [
-            stream
-            for stream in incoming_source_catalog.streams
-            if stream.stream.name in incoming_stream_names
-        ]
-        pipeline = Pipeline(source_name, None, self._table_prefix, self._connection)
-        catalog = codec.catalog_of(streams)
-        register_catalog(self._store, pipeline, catalog, actor=self._actor, run=self._run)
+        streams = _named(incoming_source_catalog, incoming_stream_names)
+        catalog, pipeline = codec.catalog_of(streams), self._pipeline(source_name)
+        stored = register_catalog(self._store, pipeline, catalog, actor=self._actor, run=self._run)
+        self._registrations.remember(streams, stored[-1])
+
+    def _pipeline(self, source_name: str) -> Pipeline:
+        return Pipeline(source_name, None, self._table_prefix, self._connection)
 
     def _fetch_streams_info(
         self, *, source_name: str | None = None, table_prefix: str | None = None
@@ -276,6 +282,14 @@ class SqlCatalogBackend(CatalogBackendBase):
         self._refresh()
         return self._provider_class(self._source_catalogs[source_name])
 
+    def _put_in_place(self, source_name: str, streams: Iterable[ConfiguredAirbyteStream]) -> None:
+        """Let streams that were registered as they had been be the newest, in place."""
+        newest = {stream.stream.name: stream for stream in streams}
+        for catalog in (self._full_catalog, self._source_catalogs.get(source_name)):
+            if catalog:
+                others = [held for held in catalog.streams if held.stream.name not in newest]
+                catalog.streams = [*others, *newest.values()]
+
     def _refresh(self, incoming: Iterable[ConfiguredAirbyteStream] = ()) -> None:
         """Bring the catalogs in memory up to date, in place: providers hold on to them."""
         catalogs = [(None, self._full_catalog), *self._source_catalogs.items()]
@@ -299,6 +313,10 @@ class SqlCatalogBackend(CatalogBackendBase):
             and table_prefix in (None, pipeline.table_prefix)
         ]
         return _newest_per_table(views)
+
+
+def _named(catalog: ConfiguredAirbyteCatalog, names: set[str]) -> list[ConfiguredAirbyteStream]:
+    return [stream for stream in catalog.streams if stream.stream.name in names]
 
 
 def _newest_per_table(views: Iterable[CatalogView]) -> list[ConfiguredAirbyteStream]:

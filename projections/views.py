@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from eventstore import codec, payload
-from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_microseconds
+from eventstore.events import Pipeline, Said, StoredEvent, StreamDescriptor, to_microseconds
 from projections.providers import CatalogProvider, StateProvider
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class StateView:
             return self
         return self._with(stored, version=stored[-1].version, stored_at=stored[-1].stored_at)
 
-    def with_(self, *events: StoredEvent | Draft) -> StateView:
+    def with_(self, *events: StoredEvent | Said | Draft) -> StateView:
         """The state as events would leave it, at the same version."""
         return self._with(events)
 
-    def _with(self, events: Iterable[StoredEvent | Draft], **place: Any) -> StateView:
+    def _with(self, events: Iterable[StoredEvent | Said | Draft], **place: Any) -> StateView:
         telling = [event for event in events if event.kind in STATE_KINDS]
         if not telling:
             return replace(self, **place)
@@ -204,9 +204,9 @@ class CatalogView:
         return CatalogProvider(self.catalog)
 
 
-def erased_by(event: StoredEvent | Draft) -> dict[StreamDescriptor | None, int]:
+def erased_by(event: StoredEvent | Said | Draft) -> dict[StreamDescriptor | None, int]:
     """What of an event is not there any more, by the version that kept it."""
-    if not isinstance(event, StoredEvent) or not event.erased or event.body_version is None:
+    if not isinstance(event, StoredEvent | Said) or not event.erased or event.body_version is None:
         return {}
     return {event.stream: event.body_version}
 

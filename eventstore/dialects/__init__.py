@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from sqlalchemy import URL
 
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -105,6 +106,12 @@ class Dialect(Protocol):
 
         None where other processes write; else whoever has the turn keeps it up to date.
         """
+
+    def is_in_list(self, column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+        """Whether a column is in the list that a parameter has, by an index if it has one."""
+
+    def as_list(self, numbers: Sequence[int]) -> Any:
+        """The numbers as that parameter."""
 
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     DateTime,
     LargeBinary,
     MetaData,
     Text,
+    bindparam,
     create_engine,
     event,
     func,
@@ -20,16 +22,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import NullType
 
 from eventstore.dialects import galera
 from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.types import TypeEngine
 
     from eventstore.dialects import Verdict
@@ -160,6 +163,18 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
 
 def newest_written(db: Connection) -> None:
     """Others write, too."""
+
+
+def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+    """Whether a column is in a list, which both drivers write into the statement."""
+    return column.op("IN", is_comparison=True, return_type=Boolean())(
+        bindparam(name, type_=NullType())
+    )
+
+
+def as_list(numbers: Sequence[int]) -> list[int]:
+    """The numbers as a list."""
+    return list(numbers)
 
 
 def begin_write(db: Connection) -> None:

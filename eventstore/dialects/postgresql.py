@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, cast, create_engine, extract, func, text
+from sqlalchemy import ARRAY, BigInteger, bindparam, cast, create_engine, extract, func, text
 
 from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -86,6 +86,16 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
 
 def newest_written(db: Connection) -> None:
     """Others write, too."""
+
+
+def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+    """Whether a column is in a list, which is an array."""
+    return column == func.any(bindparam(name, type_=ARRAY(BigInteger)))
+
+
+def as_list(numbers: Sequence[int]) -> list[int]:
+    """The numbers as an array."""
+    return list(numbers)
 
 
 def begin_write(db: Connection) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from eventstore.driver import execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
@@ -100,6 +101,17 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
 
 def newest_written(db: Connection) -> None:
     """Others write, too."""
+
+
+def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+    """Whether a column is in a list, which is JSON."""
+    listed = func.json_each(bindparam(name, type_=Text)).table_valued("value")
+    return column.in_(select(listed.c.value))
+
+
+def as_list(numbers: Sequence[int]) -> str:
+    """The numbers as JSON."""
+    return json.dumps(list(numbers))
 
 
 def begin_write(db: Connection) -> None:

@@ -1,0 +1,87 @@
+"""Registrations that say what the last one said: each sync registers a catalog that is as it was.
+
+To find that out stream by stream takes as long as to write them all.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventstore import codec
+from eventstore.errors import HistoryConflict
+from eventstore.reading import FIRST_PAGE
+from projections.views import CATALOG_KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airbyte_protocol.models import ConfiguredAirbyteStream
+
+    from eventstore.codec import Draft
+    from eventstore.events import Pipeline, StoredEvent
+    from eventstore.store import EventStore
+
+
+class _Last(NamedTuple):
+    said: bytes | None
+    draft: Draft
+    version: int
+    hash: bytes
+
+
+class Registrations:
+    """The last registration of each pipeline, as this process knows it."""
+
+    def __init__(self, store: EventStore) -> None:
+        """Know none yet."""
+        self._store = store
+        self._last: dict[Pipeline, _Last] = {}
+
+    def remember(self, streams: Sequence[ConfiguredAirbyteStream], registered: StoredEvent) -> None:
+        """Take what was registered, and the CatalogRegistered that was stored for it."""
+        self._take(codec.streams_as_json(streams), registered)
+
+    def repeat(
+        self,
+        pipeline: Pipeline,
+        streams: Sequence[ConfiguredAirbyteStream],
+        *,
+        actor: str | None,
+        run: str | None,
+    ) -> bool:
+        """Register once more what was registered last; False, and nothing, if it was not this.
+
+        Raises StoreUnavailable.
+        """
+        last = self._last.get(pipeline)
+        if last is None or last.said is None or last.said != codec.streams_as_json(streams):
+            return False
+        head = self._head_if_unchanged(pipeline, last)
+        if head is None:
+            return False
+        try:
+            [stored] = self._store.append(pipeline, last.draft, expected=head, actor=actor, run=run)
+        except HistoryConflict:
+            return False
+        self._take(last.said, stored)
+        return True
+
+    def _take(self, said: bytes | None, stored: StoredEvent) -> None:
+        draft = codec.Draft(stored.kind, None, stored.body, stored.origin)
+        self._last[stored.pipeline] = _Last(said, draft, stored.version, stored.hash)
+
+    def _head_if_unchanged(self, pipeline: Pipeline, last: _Last) -> int | None:
+        """The version that the history has reached, if its catalog is still what it was then.
+
+        Where much has been appended since, it is an earlier one, from which nobody can go on: to
+        read the catalog is cheaper then.
+        """
+        head = self._store.head(pipeline)
+        if head.hash == last.hash:
+            return head.version
+        since = list(islice(self._store.history(pipeline, after=last.version - 1), FIRST_PAGE))
+        same = bool(since) and since[0].hash == last.hash  # else a backup was restored
+        telling = {*CATALOG_KINDS, "BodyErased"}
+        changed = any(stored.kind in telling for stored in since[1:])
+        return since[-1].version if same and not changed else None
