@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
+from eventstore.lookup import at_versions
 from eventstore.newest import newest_of_one, newest_of_streams
-from eventstore.reading import at_versions
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:

@@ -1,25 +1,22 @@
-"""The log read back: histories in pages, what matches, heads, and the newest events."""
+"""The log read back: histories in pages, what matches, and heads."""
 
 from __future__ import annotations
 
 import heapq
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
-from eventstore.append import BEFORE_THE_FIRST, Head, pipeline_id
+from eventstore.append import BEFORE_THE_FIRST, Head
 from eventstore.dialects import dialect_of
-from eventstore.events import Said
 from eventstore.newest import (
     END,
-    are_there,
     count_of_events,
     ends_of_pipelines,
     newest_at,
     newest_of_pipelines,
-    newest_of_streams,
 )
 from eventstore.rows import (
     OF_PIPELINE,
@@ -31,15 +28,14 @@ from eventstore.rows import (
     stored_events,
     stored_of,
 )
-from eventstore.sharing import reader
 from eventstore.statements import Statement
-from eventstore.tables import WHOLE_PIPELINE, bodies, events, pipelines, streams
+from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, Table
+    from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
 
     from eventstore.database import Database
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
@@ -66,17 +62,6 @@ _count = Statement(count_of_events)
 _newest_at = Statement(newest_at)
 
 
-def _chosen(query: Select[Any], of: Table) -> Statement:
-    """Rows of a pipeline by their versions."""
-    mine = of.c.pipeline_id == bindparam("pipeline_id")
-    return Statement(
-        lambda dialect: query.where(mine, dialect.is_in_list(of.c.version, "versions"))
-    )
-
-
-_chosen_events = _chosen(STORED.order_by(events.c.version), events)
-_chosen_keepers = _chosen(select(events.c.version, events.c.body_version), events)
-_chosen_bodies = _chosen(select(bodies.c.version, bodies.c.codec, bodies.c.data), bodies)
 _history_page = Statement(
     lambda _: (
         STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
@@ -85,22 +70,6 @@ _history_page = Statement(
         .limit(bindparam("size", type_=Integer))
     )
 )
-
-
-@cache
-def _newest_versions(kinds: tuple[str, ...]) -> Statement:
-    """Of each stream its row, and the version of the newest event of each kind."""
-    names = (streams.c.number, streams.c.namespace, streams.c.name)
-    return Statement(
-        lambda dialect: newest_of_streams(
-            dialect, names, kinds, bindparam("pipeline_id"), before=bindparam("before")
-        )
-    )
-
-
-@cache
-def _are_there(kinds: tuple[str, ...]) -> Statement:
-    return Statement(lambda _: are_there(kinds))
 
 
 _BY_VERSION = (events.c.version,)
@@ -248,81 +217,6 @@ def head(db: Connection, pipeline: Pipeline) -> Head:
 def version_at(db: Connection, pipeline: Pipeline, moment: int) -> int:
     """The version that a history had reached at a moment, in microseconds."""
     return _newest_at.run(db, {"pipeline_key": pipeline.key, "moment": moment}).scalar() or 0
-
-
-def newest(
-    db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
-) -> list[StoredEvent]:
-    """The newest event of each kind and stream up to a version, in the order of versions."""
-    its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    return list(at_versions(db, its_id, [version for version, _, _ in places], names))
-
-
-def newest_said(
-    db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
-) -> list[Said]:
-    """What they say."""
-    its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    # Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it.
-    kept = _bodies(db, its_id, [version for version, _, _ in places])
-    elsewhere = [version for version, _, _ in places if version not in kept]
-    keepers: dict[int, int | None] = dict(_by_versions(db, _chosen_keepers, its_id, elsewhere))
-    kept |= _bodies(db, its_id, [keeper for keeper in keepers.values() if keeper is not None])
-    its, found = reader(db, its_id), []
-    for version, kind, number in places:
-        keeper = keepers.get(version, version)
-        body = its.body(*kept[keeper], keeper) if keeper in kept else None
-        erased = body is None and keeper is not None
-        stream = names.streams[its_id, number]
-        found.append(Said(version, kind, stream, body or b"", keeper, erased))
-    return found
-
-
-def _newest(
-    db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
-) -> tuple[int, list[tuple[int, str, int]], Names]:
-    """Where they are: the pipeline's id; version, kind and stream of each; the streams' names."""
-    names = Names()
-    its_id = pipeline_id(db, pipeline)
-    if its_id is None:
-        return 0, [], names
-    wanted = tuple(kinds)
-    if len(wanted) > 1:  # one look for each kind, to save one for each stream
-        [there] = _are_there(wanted).fetch(db, {"pipeline_id": its_id})
-        wanted = tuple(kind for kind, any_is in zip(wanted, there, strict=True) if any_is)
-    if not wanted:
-        return 0, [], names
-    bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
-    names.pipelines[its_id] = pipeline
-    places = []
-    for number, namespace, name, *newest in _newest_versions(wanted).fetch(db, bounds):
-        names.add(its_id, number, namespace, name)
-        each = zip(newest, wanted, strict=True)
-        places += [(version, kind, number) for version, kind in each if version is not None]
-    return its_id, sorted(places), names
-
-
-def _bodies(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-    """What is kept of bodies, by the versions that keep them."""
-    rows = _by_versions(db, _chosen_bodies, its_id, versions)
-    return {version: (codec, data) for version, codec, data in rows}
-
-
-def at_versions(
-    db: Connection, its_id: int, versions: Sequence[int], names: Names | None = None
-) -> Iterator[StoredEvent]:
-    """The events of these versions of a pipeline, whose order is that of the versions."""
-    rows = _by_versions(db, _chosen_events, its_id, versions)
-    yield from stored_events(db, list(rows), names)
-
-
-def _by_versions(
-    db: Connection, chosen: Statement, its_id: int, versions: Sequence[int]
-) -> Iterator[Any]:
-    as_list = dialect_of(db).as_list
-    for start in range(0, len(versions), PAGE):
-        some = as_list(versions[start : start + PAGE])
-        yield from chosen.fetch(db, {"pipeline_id": its_id, "versions": some})
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
