@@ -44,7 +44,7 @@ BEFORE_THE_FIRST = Head(0, GENESIS, 0)
 
 
 class _KnownBody(NamedTuple):
-    digest: bytes
+    said: bytes
     version: int
     commitment: bytes
 
@@ -80,7 +80,7 @@ class Memory:
     def has_only_a_new_body(self, draft: Draft) -> bool:
         """Whether the event takes a row and its body, and nothing more."""
         known = self.bodies.get(_slot(draft))
-        is_new = known is None or known.digest != sha256(draft.body).digest()
+        is_new = known is None or known.said != _known_by(draft.body)
         return draft.stream in self.streams and bool(draft.body) and is_new
 
     def copy(self) -> Memory:
@@ -113,6 +113,9 @@ def _head(dialect: Dialect) -> Select[Any]:
         .limit(1)
     )
 
+
+_SHORT = 256
+"""Bytes of a body that is compared as fast as its digest is made."""
 
 _CHUNK = 500
 """Versions in one statement."""
@@ -217,8 +220,7 @@ def _recall_bodies(db: Connection, memory: Memory, drafts: Iterable[Draft]) -> N
             draft = restored[version]
             # `of` may be a version of another pipeline.
             if read.body(its_codec, data, body_version) == draft.body:
-                digest = sha256(draft.body).digest()
-                known = _KnownBody(digest, body_version, bytes(its_commitment))
+                known = _KnownBody(_known_by(draft.body), body_version, bytes(its_commitment))
                 memory.bodies[_slot(draft)] = known
 
 
@@ -238,6 +240,11 @@ def _recall_parts(db: Connection, memory: Memory) -> None:
 
 def _has_parts(draft: Draft) -> bool:
     return draft.stream is None and draft.kind.startswith("State") and parts.has_parts(draft.body)
+
+
+def _known_by(body: bytes) -> bytes:
+    """What a body is remembered by: itself, unless it is long."""
+    return body if len(body) <= _SHORT else sha256(body).digest()
 
 
 def _slot(draft: Draft) -> tuple[bool, StreamDescriptor | None]:
@@ -293,14 +300,15 @@ def _place(
     )
     append_id = append.id.bytes
     by = append.actor, append.reason, append.run
+    version, its_hash, stored_at = memory.head
     for draft in append.drafts:
-        head, stream = memory.head, memory.streams[draft.stream]
-        version, stored_at = head.version + 1, max(now, head.stored_at + 1)
+        previous, stream = its_hash, memory.streams[draft.stream]
+        version, stored_at = version + 1, max(now, stored_at + 1)
         body = _find_or_add_body(db, memory, draft, version, new_bodies) if draft.body else None
         place = version, stored_at, append_id, draft.kind, FORMAT
         kept = (body.version, body.commitment) if body else (None, None)
         said = draft.origin, draft.of, *by, *kept
-        its_hash = row_hash(head.hash, names, *place, stream.encoded, *said)
+        its_hash = row_hash(previous, names, *place, stream.encoded, *said)
         rows.append((memory.id, *place, stream.number, *said, its_hash))
         stored.append(
             StoredEvent.made_of(
@@ -324,7 +332,7 @@ def _place(
                 }
             )
         )
-        memory.head = Head(version, its_hash, stored_at)
+    memory.head = Head(version, its_hash, stored_at)
     return rows, new_bodies, stored
 
 
@@ -332,16 +340,16 @@ def _find_or_add_body(
     db: Connection, memory: Memory, draft: Draft, version: int, new_bodies: list[tuple[Any, ...]]
 ) -> _KnownBody:
     slot = _slot(draft)
-    digest = sha256(draft.body).digest()
+    said = _known_by(draft.body)
     known = memory.bodies.get(slot)
-    if known is None or known.digest != digest:
+    if known is None or known.said != said:
         salt = secrets.token_bytes(16)
         if _has_parts(draft):
             _recall_parts(db, memory)
             its_codec, data, memory.parts = parts.packed(draft.body, version, memory.parts)
         else:
             its_codec, data = packed(draft.body)
-        known = _KnownBody(digest, version, commitment(salt, draft.body))
+        known = _KnownBody(said, version, commitment(salt, draft.body))
         memory.bodies[slot] = known
         new_bodies.append((memory.id, version, salt, its_codec, data))
     return known

@@ -12,7 +12,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -214,27 +214,43 @@ def check_version(version: object) -> None:
 def descriptor(stream: Any) -> StreamDescriptor:
     """The names of a stream; raises InvalidEvent if they cannot be stored."""
     name, namespace = getattr(stream, "name", None), getattr(stream, "namespace", None)
+    if not isinstance(name, str):
+        raise InvalidEvent(f"the stream's name {name_problem(name)}")
+    if namespace is not None and not isinstance(namespace, str):
+        raise InvalidEvent(f"the namespace of stream {name} {name_problem(namespace)}")
+    return _descriptor(name, namespace)
+
+
+@lru_cache(maxsize=4096)  # as one object it is found in a dict without being compared
+def _descriptor(name: str, namespace: str | None) -> StreamDescriptor:
     if problem := name_problem(name):
         raise InvalidEvent(f"the stream's name {problem}")
     if namespace is not None and (problem := name_problem(namespace)):
         raise InvalidEvent(f"the namespace of stream {name} {problem}")
-    return StreamDescriptor(str(name), namespace)
+    return StreamDescriptor(name, namespace)
 
 
-def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
+@cache
+def _state_models() -> Any:
+    """Looked up once: to import what is there already takes as long as to validate a state."""
     from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
+    return AirbyteStateMessage.model_validate_json, AirbyteStateType, ValidationError
+
+
+def _encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
+    validate_json, types, invalid = _state_models()
     body = _state_bytes(message)
     try:
-        state = AirbyteStateMessage.model_validate_json(body)
-    except ValidationError as error:
+        state = validate_json(body)
+    except invalid as error:
         raise InvalidEvent(f"no Airbyte state: {_first_problem(error)}") from error
-    if state.type is AirbyteStateType.STREAM:
+    if state.type is types.STREAM:
         if state.stream is None:
             raise InvalidEvent("a STREAM state needs `stream`, with a `stream_descriptor`")
         return body, descriptor(state.stream.stream_descriptor)
-    if state.type is AirbyteStateType.GLOBAL:
+    if state.type is types.GLOBAL:
         if state.global_ is None:
             raise InvalidEvent("a GLOBAL state needs `global`, with `stream_states`")
         for inner in state.global_.stream_states:
@@ -259,15 +275,15 @@ def _state_bytes(message: object) -> bytes:
     return _json_bytes(_without_envelope_nulls(plain), "the state")
 
 
-_SIGNS_OF_MORE = ('"state"', '"STATE"', '"global_"', "\\")
-"""Where none of these is in the text of a state, not even escaped, there is nothing to cut."""
+_WHITESPACE = b" \t\r\n"
+"""What JSON may have around a value."""
 
 
 def _cut_state(raw: bytes) -> bytes:
     """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
+    if not (b'"state"' in raw or b'"STATE"' in raw or b'"global_"' in raw or b"\\" in raw):
+        return raw.strip(_WHITESPACE)  # none of these, not even escaped: there is nothing to cut
     text = raw.decode()
-    if not any(sign in text for sign in _SIGNS_OF_MORE):
-        return text.strip().encode()
     try:
         places = spans(text)
         if text[slice(*places.get("type", (0, 0)))] == '"STATE"' and "state" not in places:
