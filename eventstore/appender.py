@@ -100,9 +100,8 @@ class Appender:
         with dialect.each_alone(db) if alone and not line else nullcontext():
             # Taken away until it is committed: what a failed transaction learned is wrong.
             remembered = self._memories_in(db).pop(pipeline, None)
-            read = look or bool(line) or append.writer is not None
-            anywhere = not read and append.expected is None
-            if remembered and alone and anywhere and dialect.INSERTS_TOGETHER:
+            read = look or bool(line) or append.expected is not None or append.writer is not None
+            if remembered and alone and not read and dialect.INSERTS_TOGETHER:
                 done = self._append_unseen(db, append, remembered)
                 if done:
                     return done

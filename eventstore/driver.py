@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
+
+T = TypeVar("T")
 
 
 class Answer(Protocol):
@@ -22,23 +24,24 @@ class Answer(Protocol):
     def fetchone(self) -> Any:
         """The next row, or None."""
 
+    def fetchall(self) -> Any:
+        """All rows that are left."""
+
 
 def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     """Run a driver's SQL, with values as the driver wants them; raises DBAPIError.
 
     Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
-    answer: Answer = _answer(db, sql, values, lambda answer: answer)
-    return answer
+    return _take(db, sql, values, lambda answer: answer)
 
 
 def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]:
     """The same, for all rows that it answers."""
-    rows: Sequence[Sequence[Any]] = _answer(db, sql, values, lambda answer: answer.fetchall())
-    return rows
+    return _take(db, sql, values, lambda answer: answer.fetchall())
 
 
-def _answer(db: Connection, sql: str, values: Any, take: Callable[[Any], Any]) -> Any:
+def _take(db: Connection, sql: str, values: Any, take: Callable[[Answer], T]) -> T:
     engine, errors = db.engine, db.dialect.loaded_dbapi.Error
     if engine.dispatch.before_cursor_execute or engine.echo:
         return take(db.exec_driver_sql(sql, values))

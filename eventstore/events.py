@@ -28,7 +28,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def to_datetime(microseconds: int) -> datetime:
     """Turn microseconds since 1970 into an aware datetime, exactly."""
-    return _EPOCH + timedelta(0, 0, microseconds)
+    return _EPOCH + timedelta(0, 0, microseconds)  # by its name it takes twice as long
 
 
 def to_microseconds(moment: datetime) -> int:

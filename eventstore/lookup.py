@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select
 
 from eventstore.append import pipeline_id
 from eventstore.dialects import dialect_of
 from eventstore.events import Said
-from eventstore.newest import END, are_there, newest_of_streams
+from eventstore.newest import END, kinds_there, newest_of_streams
 from eventstore.reading import PAGE
 from eventstore.rows import STORED, Names, stored_events
 from eventstore.sharing import reader
@@ -50,8 +51,8 @@ def _newest_versions(kinds: tuple[str, ...]) -> Statement:
 
 
 @cache
-def _are_there(kinds: tuple[str, ...]) -> Statement:
-    return Statement(lambda _: are_there(kinds))
+def _kinds_there(kinds: tuple[str, ...]) -> Statement:
+    return Statement(lambda _: kinds_there(kinds))
 
 
 def newest(
@@ -59,7 +60,7 @@ def newest(
 ) -> list[StoredEvent]:
     """The newest event of each kind and stream up to a version, in the order of versions."""
     its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    return list(at_versions(db, its_id, [version for version, _, _ in places], names))
+    return list(at_versions(db, its_id, [place.version for place in places], names))
 
 
 def newest_said(
@@ -67,32 +68,35 @@ def newest_said(
 ) -> list[Said]:
     """What they say."""
     its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    # Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it.
-    kept = _bodies(db, its_id, [version for version, _, _ in places])
-    elsewhere = [version for version, _, _ in places if version not in kept]
-    keepers: dict[int, int | None] = dict(_by_versions(db, _chosen_keepers, its_id, elsewhere))
-    kept |= _bodies(db, its_id, [keeper for keeper in keepers.values() if keeper is not None])
+    keepers, kept = _bodies(db, its_id, [place.version for place in places])
     its, found = reader(db, its_id), []
-    for version, kind, number in places:
-        keeper = keepers.get(version, version)
+    for place in places:
+        keeper = keepers.get(place.version, place.version)
         body = its.body(*kept[keeper], keeper) if keeper in kept else None
         erased = body is None and keeper is not None
-        stream = names.streams[its_id, number]
-        found.append(Said(version, kind, stream, body or b"", keeper, erased))
+        stream = names.streams[its_id, place.number]
+        found.append(Said(place.version, place.kind, stream, body or b"", keeper, erased))
     return found
+
+
+class _Place(NamedTuple):
+    version: int
+    kind: str
+    number: int
 
 
 def _newest(
     db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
-) -> tuple[int, list[tuple[int, str, int]], Names]:
-    """Where they are: the pipeline's id; version, kind and stream of each; the streams' names."""
+) -> tuple[int, list[_Place], Names]:
+    """Where they are: the pipeline's id, the place of each, and the names of the streams."""
     names = Names()
     its_id = pipeline_id(db, pipeline)
     if its_id is None:
         return 0, [], names
     wanted = tuple(kinds)
-    if len(wanted) > 1:  # one look for each kind, to save one for each stream
-        [there] = _are_there(wanted).fetch(db, {"pipeline_id": its_id})
+    # One look for each kind saves one for each stream, where nothing can come between the two.
+    if len(wanted) > 1 and up_to is not None:
+        [there] = _kinds_there(wanted).fetch(db, {"pipeline_id": its_id})
         wanted = tuple(kind for kind, any_is in zip(wanted, there, strict=True) if any_is)
     if not wanted:
         return 0, [], names
@@ -102,28 +106,43 @@ def _newest(
     for number, namespace, name, *newest in _newest_versions(wanted).fetch(db, bounds):
         names.add(its_id, number, namespace, name)
         each = zip(newest, wanted, strict=True)
-        places += [(version, kind, number) for version, kind in each if version is not None]
+        places += [_Place(version, kind, number) for version, kind in each if version is not None]
     return its_id, sorted(places), names
 
 
-def _bodies(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-    """What is kept of bodies, by the versions that keep them."""
-    rows = _by_versions(db, _chosen_bodies, its_id, versions)
-    return {version: (codec, data) for version, codec, data in rows}
+def _bodies(
+    db: Connection, its_id: int, versions: Sequence[int]
+) -> tuple[dict[int, int | None], dict[int, tuple[str, bytes]]]:
+    """Who keeps the bodies of these events, if not they themselves, and what is kept.
+
+    Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it.
+    """
+
+    def rows(chosen: Statement, versions: Sequence[int]) -> Iterator[Any]:
+        return chain.from_iterable(_by_versions(db, chosen, its_id, versions))
+
+    kept = {version: (codec, data) for version, codec, data in rows(_chosen_bodies, versions)}
+    elsewhere = [version for version in versions if version not in kept]
+    keepers: dict[int, int | None] = dict(rows(_chosen_keepers, elsewhere))
+    named = [keeper for keeper in keepers.values() if keeper is not None]
+    kept |= {version: (codec, data) for version, codec, data in rows(_chosen_bodies, named)}
+    return keepers, kept
 
 
 def at_versions(
     db: Connection, its_id: int, versions: Sequence[int], names: Names | None = None
 ) -> Iterator[StoredEvent]:
     """The events of these versions of a pipeline, whose order is that of the versions."""
-    rows = _by_versions(db, _chosen_events, its_id, versions)
-    yield from stored_events(db, list(rows), names)
+    names = names or Names()
+    for rows in _by_versions(db, _chosen_events, its_id, versions):
+        yield from stored_events(db, rows, names)
 
 
 def _by_versions(
     db: Connection, chosen: Statement, its_id: int, versions: Sequence[int]
-) -> Iterator[Any]:
+) -> Iterator[Sequence[Any]]:
+    """The rows of these versions, a page of them at a time."""
     as_list = dialect_of(db).as_list
     for start in range(0, len(versions), PAGE):
         some = as_list(versions[start : start + PAGE])
-        yield from chosen.fetch(db, {"pipeline_id": its_id, "versions": some})
+        yield chosen.fetch(db, {"pipeline_id": its_id, "versions": some})

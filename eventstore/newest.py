@@ -53,7 +53,7 @@ def newest_of_streams(
     return select(*columns, *(group.c.version for group in groups)).select_from(joined).where(mine)
 
 
-def are_there(kinds: Sequence[str]) -> Select[Any]:
+def kinds_there(kinds: Sequence[str]) -> Select[Any]:
     """Of each kind whether the history `pipeline_id` has any event."""
     of_kinds = (
         select(events.c.version).where(

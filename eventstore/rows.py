@@ -7,9 +7,11 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, select
 
+from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
 from eventstore.sharing import Reader, reader
+from eventstore.statements import Statement
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -97,6 +99,16 @@ def pipeline_of(row: Any) -> Pipeline:
     return Pipeline(row.source, row.destination, row.table_prefix, row.connection)
 
 
+_met = Statement(
+    lambda dialect: (
+        select(streams.c.number, streams.c.namespace, streams.c.name, pipelines)
+        .join_from(streams, pipelines, pipelines.c.id == streams.c.pipeline_id)
+        .where(dialect.is_in_list(streams.c.pipeline_id, "ids"))
+        .where(dialect.is_in_list(streams.c.number, "numbers"))
+    )
+)
+
+
 class Names:
     """The pipelines and streams that events have by their numbers: each is read when first met.
 
@@ -122,17 +134,13 @@ class Names:
         unknown = set(met) - self.streams.keys()
         if not unknown:
             return
-        ids, numbers = zip(*unknown, strict=True)
-        query = (
-            select(streams, pipelines)
-            .join_from(streams, pipelines, pipelines.c.id == streams.c.pipeline_id)
-            .where(streams.c.pipeline_id.in_(sorted(set(ids))))
-            .where(streams.c.number.between(min(numbers), max(numbers)))
-        )
-        for its_id, number, namespace, name, *its_row in db.execute(query):
-            self.add(its_id, number, namespace, name)
-            if its_id not in self.pipelines:
-                self.pipelines[its_id] = Pipeline(*its_row[2:])
+        as_list = dialect_of(db).as_list
+        ids, numbers = ({place[n] for place in unknown} for n in (0, 1))
+        met_streams = {"ids": as_list(ids), "numbers": as_list(numbers)}
+        for row in _met.run(db, met_streams):
+            self.add(row.id, row.number, row.namespace, row.name)
+            if row.id not in self.pipelines:
+                self.pipelines[row.id] = pipeline_of(row)
         for its_id, number in unknown - self.streams.keys():
             raise StoreUnavailable(
                 f"the log has events of pipeline number {its_id}, stream number {number}, and no "

@@ -6,12 +6,12 @@ a statement anew costs more than SQLite takes to run it.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ARRAY, bindparam, cast, func, select
+from sqlalchemy import ARRAY, LargeBinary, String, Text, bindparam, cast, func, select
 from sqlalchemy.types import NullType
 
 from eventstore.dialects import dialect_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, CursorResult, Executable, Table
+    from sqlalchemy.types import TypeEngine
 
     from eventstore.dialects import Dialect
     from eventstore.driver import Answer
@@ -68,7 +69,7 @@ _WEIGHT = 256 * 1024
 """Bytes of bodies in a statement of several rows, at most: what any server takes in a packet."""
 
 _WEIGHT_OF_LISTS = 64 << 20
-"""The same of a statement of lists, whose databases take 1 GiB, each byte as two digits."""
+"""Bytes and characters in a statement of lists: PostgreSQL takes 1 GiB, and some count thrice."""
 
 
 class Batches:
@@ -82,14 +83,10 @@ class Batches:
         self._inserts = {size: _Insert(table, size) for size in _SIZES}
         self._table = table
 
-    @cached_property
-    def _lists(self) -> _Lists:
-        return _Lists(self._table)
-
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows."""
         if len(rows) > 1 and dialect_of(db).UNNESTS:
-            self._lists.run(db, rows)
+            _lists(self._table).run(db, rows)
             return
         start = 0
         for size in _SIZES:
@@ -105,8 +102,7 @@ def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]])
     """Insert rows of whatever types, each with a value for each column of the table."""
     if len(rows) > 1 and dialect_of(db).UNNESTS:
         names = table.columns.keys()
-        # Not remembered: a rebuild has tables of its own each time.
-        _Lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
+        _lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
     elif rows:
         db.execute(table.insert(), list(rows))
 
@@ -115,31 +111,42 @@ class _Lists:
     """An INSERT of any number of rows, which takes a list for each column."""
 
     def __init__(self, table: Table) -> None:
+        columns = table.columns.values()
         self._names = table.columns.keys()
+        self._heavy = [n for n, column in enumerate(columns) if _has_no_limit(column.type)]
+        # Of texts of any length: a cast to a shorter one cuts off what is refused else.
+        types = [Text() if isinstance(column.type, String) else column.type for column in columns]
         lists = [
-            func.unnest(cast(bindparam(column.name, type_=NullType()), ARRAY(column.type)))
-            for column in table.columns
+            func.unnest(cast(bindparam(name, type_=NullType()), ARRAY(its_type)))
+            for name, its_type in zip(self._names, types, strict=True)
         ]
         insert = table.insert().from_select(self._names, select(*lists))
         self._statement = Statement(lambda _: insert)
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run it once, and again where the rows are too heavy for one."""
-        for some in _portions(rows):
+        for some in self._portions(rows):
             lists = map(list, zip(*some, strict=True))
             self._statement.on_driver(db, dict(zip(self._names, lists, strict=True)))
 
+    def _portions(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+        start = weight = 0
+        for place, row in enumerate(rows):
+            its_weight = sum(len(row[n] or "") for n in self._heavy)
+            if weight + its_weight > _WEIGHT_OF_LISTS and place > start:
+                yield rows[start:place]
+                start, weight = place, 0
+            weight += its_weight
+        yield rows[start:]
 
-def _portions(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """The rows in portions that a statement of lists may have; of a row the last value is heavy."""
-    start = weight = 0
-    for place, row in enumerate(rows):
-        its_weight = len(row[-1]) if isinstance(row[-1], bytes) else 0
-        if weight + its_weight > _WEIGHT_OF_LISTS and place > start:
-            yield rows[start:place]
-            start, weight = place, 0
-        weight += its_weight
-    yield rows[start:]
+
+@lru_cache(maxsize=32)  # a rebuild has tables of its own each time
+def _lists(table: Table) -> _Lists:
+    return _Lists(table)
+
+
+def _has_no_limit(its_type: TypeEngine[Any]) -> bool:
+    return isinstance(its_type, String | LargeBinary) and its_type.length is None
 
 
 class _Insert:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventstore import lookup, reading
 from eventstore.append import Append
 from eventstore.appender import Appender
-from eventstore.codec import Draft, encode
+from eventstore.codec import encode
 from eventstore.database import Database
 from eventstore.errors import InvalidPipeline, UnknownVersion
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from eventstore.append import Head
+    from eventstore.codec import Draft
     from eventstore.events import Event, Said, StoredEvent, StreamDescriptor
     from eventstore.schema import Schema
     from eventstore.writing import Beside
@@ -75,7 +76,7 @@ class EventStore:
     def append(
         self,
         pipeline: Pipeline,
-        *events: Event | Draft,
+        *events: Event,
         expected: int | None = None,
         id: UUID | str | None = None,  # noqa: A002 - the name of the thing
         actor: str | None = None,
@@ -84,8 +85,6 @@ class EventStore:
         writer: int | None = None,
     ) -> list[StoredEvent]:
         """Append events to a history, all or none, and return them as stored.
-
-        A Draft is an event that was encoded before.
 
         `expected` is the version the caller has seen (0: the history must be new; None: any).
         `id` names the append: the same id again returns the original events. `writer` is the
@@ -96,9 +95,27 @@ class EventStore:
         """
         if not isinstance(pipeline, Pipeline):
             raise InvalidPipeline(f"events belong to a Pipeline, not to {pipeline!r}")
-        drafts = [each if isinstance(each, Draft) else self.encode(each) for each in events]
+        drafts = [self.encode(event) for event in events]
         if not drafts:
             return []
+        said: dict[str, Any] = {"actor": actor, "reason": reason, "run": run}
+        return self.append_encoded(
+            pipeline, drafts, expected=expected, id=id, writer=writer, **said
+        )
+
+    def append_encoded(
+        self,
+        pipeline: Pipeline,
+        drafts: Sequence[Draft],
+        *,
+        expected: int | None = None,
+        id: UUID | str | None = None,  # noqa: A002 - the name of the thing
+        actor: str | None = None,
+        reason: str | None = None,
+        run: str | None = None,
+        writer: int | None = None,
+    ) -> list[StoredEvent]:
+        """`append` for what `encode` has returned; there is at least one."""
         who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
         its_id = uuid7() if id is None else append_id(id)
         append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)

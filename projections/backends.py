@@ -211,6 +211,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         self._connection = connection
         self._store = store or connect(sql_config)
         self._registrations = Registrations(self._store)
+        self._repeated = False
         self._actor = actor
         self._run = run
         self._full_catalog = codec.catalog_of([])
@@ -229,13 +230,13 @@ class SqlCatalogBackend(CatalogBackendBase):
         incoming_stream_names: set[str],
     ) -> None:
         """Register the named streams of a source; providers handed out earlier see them."""
-        streams = _named(incoming_source_catalog, incoming_stream_names)
-        pipeline = self._pipeline(source_name)
-        if self._registrations.repeat(pipeline, streams, actor=self._actor, run=self._run):
-            self._put_in_place(source_name, streams)
-            return
+        self._repeated = False
         self._save_catalog_info(source_name, incoming_source_catalog, incoming_stream_names)
-        self._refresh(incoming_source_catalog.streams)
+        if self._repeated:
+            streams = _named(incoming_source_catalog, incoming_stream_names)
+            self._put_in_place(source_name, streams)
+        else:
+            self._refresh(incoming_source_catalog.streams)
 
     def _save_catalog_info(
         self,
@@ -244,9 +245,13 @@ class SqlCatalogBackend(CatalogBackendBase):
         incoming_stream_names: set[str],
     ) -> None:
         streams = _named(incoming_source_catalog, incoming_stream_names)
-        catalog, pipeline = codec.catalog_of(streams), self._pipeline(source_name)
-        stored = register_catalog(self._store, pipeline, catalog, actor=self._actor, run=self._run)
-        self._registrations.remember(streams, stored[-1])
+        pipeline = self._pipeline(source_name)
+        said: dict[str, Any] = {"actor": self._actor, "run": self._run}
+        self._repeated = self._registrations.repeat(pipeline, streams, **said)
+        if not self._repeated:
+            catalog = codec.catalog_of(streams)
+            stored = register_catalog(self._store, pipeline, catalog, **said)
+            self._registrations.remember(streams, stored[-1])
 
     def _pipeline(self, source_name: str) -> Pipeline:
         return Pipeline(source_name, None, self._table_prefix, self._connection)

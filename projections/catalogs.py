@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from eventstore import codec
 from eventstore.errors import HistoryConflict, InvalidEvent
@@ -83,6 +83,21 @@ _latest = Statement(
         .order_by(STREAMS_TABLE.c.version)
     )
 )
+
+
+_count = Statement(
+    lambda _: (
+        select(func.count())
+        .select_from(STREAMS_TABLE)
+        .where(STREAMS_TABLE.c.pipeline_key == bindparam("pipeline_key"))
+    )
+)
+
+
+def count_of_rows(store: EventStore, pipeline: Pipeline) -> int:
+    """How many streams the table has of a pipeline."""
+    named = {"pipeline_key": pipeline.key}
+    return int(store.database.read(lambda db: _count.fetch(db, named))[0][0])
 
 
 def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:

@@ -5,12 +5,12 @@ To find that out stream by stream takes as long as to write them all.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import codec
 from eventstore.errors import HistoryConflict
 from eventstore.reading import FIRST_PAGE
+from projections.catalogs import count_of_rows
 from projections.views import CATALOG_KINDS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class _Last(NamedTuple):
     draft: Draft
     version: int
     hash: bytes
+    rows: int
 
 
 class Registrations:
@@ -40,7 +41,8 @@ class Registrations:
 
     def remember(self, streams: Sequence[ConfiguredAirbyteStream], registered: StoredEvent) -> None:
         """Take what was registered, and the CatalogRegistered that was stored for it."""
-        self._take(codec.streams_as_json(streams), registered)
+        rows = count_of_rows(self._store, registered.pipeline)
+        self._take(codec.streams_as_json(streams), registered, rows)
 
     def repeat(
         self,
@@ -61,27 +63,32 @@ class Registrations:
         if head is None:
             return False
         try:
-            [stored] = self._store.append(pipeline, last.draft, expected=head, actor=actor, run=run)
+            [stored] = self._store.append_encoded(
+                pipeline, [last.draft], expected=head, actor=actor, run=run
+            )
         except HistoryConflict:
             return False
-        self._take(last.said, stored)
+        self._take(last.said, stored, last.rows)
         return True
 
-    def _take(self, said: bytes | None, stored: StoredEvent) -> None:
+    def _take(self, said: bytes | None, stored: StoredEvent, rows: int) -> None:
         draft = codec.Draft(stored.kind, None, stored.body, stored.origin)
-        self._last[stored.pipeline] = _Last(said, draft, stored.version, stored.hash)
+        self._last[stored.pipeline] = _Last(said, draft, stored.version, stored.hash, rows)
 
     def _head_if_unchanged(self, pipeline: Pipeline, last: _Last) -> int | None:
         """The version that the history has reached, if its catalog is still what it was then.
 
-        Where much has been appended since, it is an earlier one, from which nobody can go on: to
-        read the catalog is cheaper then.
+        None also where a page and more was appended since: to read the catalog is cheaper then.
         """
+        if count_of_rows(self._store, pipeline) != last.rows:
+            return None  # PyAirbyte has deleted some
         head = self._store.head(pipeline)
         if head.hash == last.hash:
             return head.version
-        since = list(islice(self._store.history(pipeline, after=last.version - 1), FIRST_PAGE))
-        same = bool(since) and since[0].hash == last.hash  # else a backup was restored
+        if not last.version < head.version < last.version + FIRST_PAGE:
+            return None
+        first, *since = self._store.history(pipeline, after=last.version - 1, up_to=head.version)
         telling = {*CATALOG_KINDS, "BodyErased"}
-        changed = any(stored.kind in telling for stored in since[1:])
-        return since[-1].version if same and not changed else None
+        if first.hash != last.hash:  # a backup was restored
+            return None
+        return None if any(stored.kind in telling for stored in since) else head.version

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from eventstore.errors import UnsupportedDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -110,7 +110,7 @@ class Dialect(Protocol):
     def is_in_list(self, column: ColumnElement[int], name: str) -> ColumnElement[bool]:
         """Whether a column is in the list that a parameter has, by an index if it has one."""
 
-    def as_list(self, numbers: Sequence[int]) -> Any:
+    def as_list(self, numbers: Collection[int]) -> Any:
         """The numbers as that parameter."""
 
     def begin_write(self, db: Connection) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateTable
 from sqlalchemy.types import NullType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
@@ -105,7 +105,7 @@ def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
     return column.in_(select(func.unnest(listed)))
 
 
-def as_list(numbers: Sequence[int]) -> list[int]:
+def as_list(numbers: Collection[int]) -> list[int]:
     """The numbers as a list."""
     return list(numbers)
 

@@ -29,7 +29,7 @@ from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
@@ -172,7 +172,7 @@ def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
     )
 
 
-def as_list(numbers: Sequence[int]) -> list[int]:
+def as_list(numbers: Collection[int]) -> list[int]:
     """The numbers as a list."""
     return list(numbers)
 

@@ -11,7 +11,7 @@ from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
@@ -93,7 +93,7 @@ def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
     return column == func.any(bindparam(name, type_=ARRAY(BigInteger)))
 
 
-def as_list(numbers: Sequence[int]) -> list[int]:
+def as_list(numbers: Collection[int]) -> list[int]:
     """The numbers as an array."""
     return list(numbers)
 

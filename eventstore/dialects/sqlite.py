@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from eventstore.driver import execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
@@ -109,7 +109,7 @@ def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
     return column.in_(select(listed.c.value))
 
 
-def as_list(numbers: Sequence[int]) -> str:
+def as_list(numbers: Collection[int]) -> str:
     """The numbers as JSON."""
     return json.dumps(list(numbers))
 

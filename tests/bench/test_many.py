@@ -7,6 +7,7 @@ streams per pipeline, and the events of all histories interleave in time.
 import os
 import random
 import statistics
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -20,6 +21,7 @@ from eventstore import EventStore, Pipeline
 from eventstore.dialects import dialect_of
 from projections import audit, catch_up, connect, rebuild, state_as_of
 from projections.exchange import export_histories, import_histories
+from tests.bench import bare
 from tests.messages import saved
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
@@ -36,7 +38,6 @@ LOOKS = 20
 WRITERS = (1, 2, 4, 8)
 TURNS = 3
 TURN_S = 1.5
-START_S = 2.5
 
 
 class Unmoved:
@@ -207,23 +208,57 @@ def test_writers_do_not_keep_each_other_waiting(results, fresh_url, kind):
     assert medians["2 on one"] >= 0.6 * one
 
 
+def test_what_bare_writers_gain_by_being_many(results, fresh_url):
+    url = fresh_url("postgresql")
+    with connect(url) as store:
+        store.pipelines()
+    rates = {number: [] for number in WRITERS}
+    for _ in range(TURNS):
+        for number in WRITERS:
+            writers = [partial(bare.count_of_appends, url, each, TURN_S) for each in range(number)]
+            rates[number].append(together(writers))
+    medians = {number: statistics.median(each) for number, each in rates.items()}
+    results["bare writers, postgresql"] = {
+        "unit": "appends/s",
+        **{f"{number} on as many": round(each) for number, each in medians.items()},
+        "8 to 1": round(medians[8] / medians[1], 2),
+    }
+
+
 def appends_per_second(url, chosen):
     """What a writer for each of these pipelines appends together; on DuckDB they are threads."""
     apart = dialect_of(make_url(url)).MANY_PROCESSES
-    kind = partial(ProcessPoolExecutor, mp_context=get_context("forkserver"))
-    begin = time.time() + START_S
-    with (kind if apart else ThreadPoolExecutor)(len(chosen)) as pool:
-        writing = [pool.submit(count_of_appends, url, each, begin) for each in chosen]
-        return sum(writer.result() for writer in writing) / TURN_S
+    return together([partial(count_of_appends, url, each) for each in chosen], apart=apart)
 
 
-def count_of_appends(url, pipeline, begin):
-    """How many appends, one by one, are acknowledged in a turn that begins at a moment."""
+def together(writers, *, apart=True):
+    """How many a second they count together in a turn that begins when all are ready."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = partial(ProcessPoolExecutor, mp_context=context) if apart else ThreadPoolExecutor
+    all_ready = (context if apart else threading).Barrier(len(writers))
+    with pool(len(writers), initializer=_wait_for, initargs=(all_ready,)) as writing:
+        done = [writing.submit(_count, writer) for writer in writers]
+        return sum(each.result() for each in done) / TURN_S
+
+
+def _wait_for(all_ready):
+    global _all_ready  # noqa: PLW0603 - it can be handed to a process that begins alone
+    _all_ready = all_ready
+
+
+def _count(writer):
+    return writer(_all_ready.wait)
+
+
+def count_of_appends(url, pipeline, wait):
+    """How many appends, one by one, are acknowledged in a turn that begins after a wait."""
     appended = 0
     with connect(url) as store:
         store.append(pipeline, saved("users", {}))
-        time.sleep(max(0, begin - time.time()))
-        while time.time() < begin + TURN_S:
+        wait()
+        end = time.time() + TURN_S
+        while time.time() < end:
             store.append(pipeline, saved("users", {"by": os.getpid(), "cursor": appended}))
             appended += 1
     return appended

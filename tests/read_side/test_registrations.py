@@ -13,6 +13,7 @@ from eventstore.erasure import erase
 from eventstore.tables import metadata
 from projections import SqlCatalogBackend, connect, latest_catalog, register_catalog
 from projections.models import SqlAlchemyModel
+from projections.tables import STREAMS_TABLE
 from tests.messages import catalog, configured_stream, stream_state
 from tests.read_side.sql_config import SqlConfig
 
@@ -55,10 +56,11 @@ REGISTER = ("register", 0, (USERS,))
 @example(steps=[REGISTER, ("erase", None, None), REGISTER])
 @example(steps=[REGISTER, ("states", 1, None), REGISTER, ("states", A_PAGE, None), REGISTER])
 @example(steps=[REGISTER, ("states", A_PAGE, None), ("define", None, WIDE_USERS), REGISTER])
+@example(steps=[REGISTER, ("rows gone", None, None), REGISTER])
 @settings(max_examples=10, deadline=None)
 @given(steps=st.lists(STEPS, min_size=2, max_size=8))
 def test_whoever_registers_again_stores_what_a_newcomer_would_have(shared_store, steps):
-    engine = shared_store.database.engine
+    engine, mine = shared_store.database.engine, STREAMS_TABLE.c.pipeline_key
     here, there = (Pipeline(f"{place}-{next(NUMBERS)}") for place in ("here", "there"))
     backends = [SqlCatalogBackend(engine, "", store=shared_store) for _ in range(2)]
     for step, which, what in steps:
@@ -73,6 +75,9 @@ def test_whoever_registers_again_stores_what_a_newcomer_would_have(shared_store,
                 shared_store.append(pipeline, *states)
             elif step == "define":
                 shared_store.append(pipeline, StreamDefined(what))
+            elif step == "rows gone":
+                with engine.begin() as db:
+                    db.execute(STREAMS_TABLE.delete().where(mine == pipeline.key))
             elif defined := shared_store.newest(pipeline, ["StreamDefined"]):
                 erase(shared_store, pipeline, version=defined[-1].version, reason="a test")
     histories = [registered(shared_store.history(pipeline)) for pipeline in (here, there)]
