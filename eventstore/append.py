@@ -62,6 +62,8 @@ class Memory:
     head: Head = BEFORE_THE_FIRST
     streams: dict[StreamDescriptor | None, _KnownStream] = field(default_factory=dict)
     bodies: dict[tuple[bool, StreamDescriptor | None], _KnownBody] = field(default_factory=dict)
+    lacks_streams: bool = False
+    """Whether there can be more streams than these."""
     parts: dict[bytes, parts.Place] = field(default_factory=dict)
     """Where the parts of the newest GLOBAL state are, by their digests."""
     read_at_us: int | None = None
@@ -103,11 +105,18 @@ class Append:
 
 
 def _head(dialect: Dialect) -> Select[Any]:
-    """The newest event from the one we know on, with the database's time if it keeps one."""
+    """The newest event from the one we know on, and the hash of that one; the database's time."""
     time = [] if dialect.NOW is None else [dialect.NOW]
+    known, mine = events.alias(), bindparam("pipeline_id", type_=events.c.pipeline_id.type)
+    its_hash = select(known.c.hash).where(
+        known.c.pipeline_id == mine, known.c.version == bindparam("known")
+    )
     return (
-        select(events.c.version, events.c.hash, events.c.stored_at, *time)
-        .where(events.c.pipeline_id == bindparam("pipeline_id"))
+        select(
+            *(events.c.version, events.c.hash, events.c.stored_at),
+            *(its_hash.scalar_subquery(), *time),
+        )
+        .where(events.c.pipeline_id == mine)
         .where(events.c.version >= bindparam("known"))
         .order_by(events.c.version.desc())
         .limit(1)
@@ -158,9 +167,11 @@ def find_head(
         # The database is older than what we remember: somebody restored a backup.
         return find_head(db, pipeline, None, clock, read=True)
     head = Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
-    now = int(row[3]) if row and dialect.NOW is not None else _time(db, dialect, clock)
+    now = int(row[4]) if row and dialect.NOW is not None else _time(db, dialect, clock)
     if head != memory.head:
-        return Memory(memory.id, head, _known_streams(db, memory.id)), now
+        goes_on = row is not None and row[3] is not None and bytes(row[3]) == memory.head.hash
+        known_streams = memory.streams if goes_on else {}
+        return Memory(memory.id, head, known_streams, lacks_streams=True), now
     if dialect.NOW is not None:
         memory.read_at_us, memory.time_us = clock(), now
     return memory, now
@@ -186,7 +197,7 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     """Place an append behind the head, and remember it; writes nothing."""
     new = pipeline_row(memory.id, append.pipeline) if memory.head.version == 0 else None
     _recall_bodies(db, memory, append.drafts)
-    new_streams = _number_streams(memory, append.drafts)
+    new_streams = _number_streams(db, memory, append.drafts)
     rows, new_bodies, stored = _place(db, append, memory, now)
     if (written := dialect_of(db).newest_written(db)) is not None:
         written[append.pipeline.key] = memory.head.hash
@@ -274,10 +285,15 @@ def _known_streams(db: Connection, pipeline_id: int) -> dict[StreamDescriptor | 
     }
 
 
-def _number_streams(memory: Memory, drafts: Iterable[Draft]) -> list[dict[str, Any]]:
+def _number_streams(
+    db: Connection, memory: Memory, drafts: Sequence[Draft]
+) -> list[dict[str, Any]]:
     """Give new streams the next numbers; returns their rows. Number 0 is the whole pipeline."""
     new: list[dict[str, Any]] = []
-    for stream in [None, *(draft.stream for draft in drafts)]:
+    wanted = [None, *(draft.stream for draft in drafts)]
+    if memory.lacks_streams and not memory.streams.keys() >= set(wanted):
+        memory.streams, memory.lacks_streams = _known_streams(db, memory.id), False
+    for stream in wanted:
         if stream not in memory.streams:
             number = len(memory.streams) if stream else WHOLE_PIPELINE
             names = (stream.namespace, stream.name) if stream else (None, None)

@@ -88,13 +88,13 @@ def newest_of_one(
 
 def newest_of_pipelines(dialect: Dialect) -> Select[Any]:
     """All pipelines, and the version that each has reached."""
-    newest = func.max(events.c.version)
-    if not dialect.SKIPS_THROUGH_GROUPS:
-        of_pipeline = select(newest).where(events.c.pipeline_id == pipelines.c.id)
-        query = select(pipelines, of_pipeline.scalar_subquery().label("version"))
+    if dialect.KEEPS_COLUMNS:
+        newest = select(func.max(events.c.version)).where(events.c.pipeline_id == pipelines.c.id)
+        query = select(pipelines, newest.scalar_subquery().label("version"))
+    elif not dialect.SKIPS_THROUGH_GROUPS:
+        query = select(pipelines, _HEAD.label("version"))
     else:
-        by_pipeline = select(events.c.pipeline_id, newest.label("version"))
-        group = by_pipeline.group_by(events.c.pipeline_id).subquery()
+        group = _by_pipeline(dialect)
         same = group.c.pipeline_id == pipelines.c.id
         query = select(pipelines, group.c.version).outerjoin_from(pipelines, group, same)
     return query.order_by(pipelines.c.id)
@@ -135,8 +135,17 @@ def count_of_events(dialect: Dialect) -> Select[Any]:
     """How many events there are: versions have no gaps, so the heads tell it."""
     if dialect.KEEPS_COLUMNS:
         return select(func.count()).select_from(events)
-    heads = select(_HEAD.label("version")).select_from(pipelines).subquery()
+    if dialect.SKIPS_THROUGH_GROUPS:
+        heads = _by_pipeline(dialect)
+    else:
+        heads = select(_HEAD.label("version")).select_from(pipelines).subquery()
     return select(func.coalesce(func.sum(heads.c.version), 0))
+
+
+def _by_pipeline(dialect: Dialect) -> Subquery:
+    query = select(events.c.pipeline_id, func.max(events.c.version).label("version"))
+    hint = dialect.INDEX_HINT.format("PRIMARY")
+    return query.group_by(events.c.pipeline_id).with_hint(events, hint).subquery()
 
 
 def _by_stream(dialect: Dialect, kind: str, pipeline_id: Any, before: Any) -> Subquery:
