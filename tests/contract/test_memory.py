@@ -127,6 +127,21 @@ def test_it_goes_on_behind_what_a_restored_backup_has_left(store, left):
     check(store, left + 3)
 
 
+def test_a_restored_backup_in_which_others_went_on_has_their_streams(store):
+    store.append(SHOP, saved("users", {}))
+    store.append(SHOP, saved("orders", {}))
+    with tampering(store.database.engine) as db:
+        for table, first in ((events, events.c.version), (bodies, bodies.c.version)):
+            db.execute(table.delete().where(first > 1))
+        db.execute(streams.delete().where(streams.c.name == "orders"))
+    with connect(store.database.engine) as other:
+        other.append(SHOP, *(saved("refunds", {"cursor": n}) for n in range(BEFORE)))
+    store.append(SHOP, saved("orders", {}))
+    names = [stored.stream.name for stored in store.history(SHOP)]
+    assert names == ["users", *["refunds"] * BEFORE, "orders"]
+    check(store, BEFORE + 2)
+
+
 def test_stores_that_take_turns_find_each_others_events(store):
     with connect(store.database.engine) as other:
         versions = [append((store, other)[number % 2], number) for number in range(20)]
