@@ -27,6 +27,10 @@ _HEAD = (  # not max(), for which MariaDB reads all of a history
     .scalar_subquery()
 )
 
+_BY_PIPELINE = select(events.c.pipeline_id, func.max(events.c.version).label("version")).group_by(
+    events.c.pipeline_id
+)
+
 
 def newest_of_streams(
     dialect: Dialect,
@@ -94,7 +98,7 @@ def newest_of_pipelines(dialect: Dialect) -> Select[Any]:
     elif not dialect.SKIPS_THROUGH_GROUPS:
         query = select(pipelines, _HEAD.label("version"))
     else:
-        group = _by_pipeline(dialect)
+        group = _BY_PIPELINE.subquery()
         same = group.c.pipeline_id == pipelines.c.id
         query = select(pipelines, group.c.version).outerjoin_from(pipelines, group, same)
     return query.order_by(pipelines.c.id)
@@ -136,16 +140,11 @@ def count_of_events(dialect: Dialect) -> Select[Any]:
     if dialect.KEEPS_COLUMNS:
         return select(func.count()).select_from(events)
     if dialect.SKIPS_THROUGH_GROUPS:
-        heads = _by_pipeline(dialect)
+        hint = dialect.INDEX_HINT.format("PRIMARY")
+        heads = _BY_PIPELINE.with_hint(events, hint).subquery()
     else:
         heads = select(_HEAD.label("version")).select_from(pipelines).subquery()
     return select(func.coalesce(func.sum(heads.c.version), 0))
-
-
-def _by_pipeline(dialect: Dialect) -> Subquery:
-    query = select(events.c.pipeline_id, func.max(events.c.version).label("version"))
-    hint = dialect.INDEX_HINT.format("PRIMARY")
-    return query.group_by(events.c.pipeline_id).with_hint(events, hint).subquery()
 
 
 def _by_stream(dialect: Dialect, kind: str, pipeline_id: Any, before: Any) -> Subquery:

@@ -36,7 +36,7 @@ def url(request, tmp_path):
     """A database that syncs what it commits."""
     if request.param != "postgresql":
         # Of itself DuckDB keeps what it has read until four fifths of the machine are full.
-        limit = "?memory_limit=256MB" if request.param == "duckdb" else ""
+        limit = "?memory_limit=64MB" if request.param == "duckdb" else ""
         yield f"{request.param}:///{tmp_path / 'soak.db'}{limit}"
         return
     kind = type(request.getfixturevalue("postgresql"))
