@@ -97,7 +97,8 @@ def _newest(
     # One look for each kind saves one for each stream, where nothing can come between the two.
     if len(wanted) > 1 and up_to is not None:
         [there] = _kinds_there(wanted).fetch(db, {"pipeline_id": its_id})
-        wanted = tuple(kind for kind, any_is in zip(wanted, there, strict=True) if any_is)
+        found = zip(wanted, there, strict=True)
+        wanted = tuple(kind for kind, number in found if number is not None)
     if not wanted:
         return 0, [], names
     bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}

@@ -62,6 +62,7 @@ def test_the_past_costs_little_more_than_the_present(results, million):
         f"{max(past) / min(past):.2f} from the cheapest to the dearest",
         "target": "<= 2, <= 1.3",
     }
+    assert max(past) <= 4 * took["now"]
 
 
 def test_a_moment_is_found_at_once(results, million):

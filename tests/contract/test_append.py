@@ -17,7 +17,9 @@ from eventstore import (
     StoredEvent,
     StreamDefined,
     StreamDescriptor,
+    statements,
 )
+from eventstore.integrity import verify
 from projections import latest_state
 from tests.messages import configured_stream, emitted, global_state, saved, stream_state
 
@@ -132,6 +134,16 @@ def test_one_invalid_event_keeps_its_whole_batch_out(store, bad_at):
         store.append(SHOP, *batch)
     assert store.heads() == {}
     assert latest_state(store, SHOP).bodies == []
+
+
+def test_a_batch_too_heavy_for_one_statement_is_stored_by_several(store, monkeypatch):
+    for weight in ("_WEIGHT", "_WEIGHT_OF_LISTS"):
+        monkeypatch.setattr(statements, weight, 1000)
+    batch = [saved(f"s{n}", {"cursor": "x" * (n * 97 % 1500)}) for n in range(25)]
+    stored = store.append(SHOP, *batch)
+    assert list(store.history(SHOP)) == stored
+    assert latest_state(store, SHOP).bodies == [each.body for each in stored]
+    assert verify(store).is_whole
 
 
 def test_when_the_inline_tables_fail_the_log_keeps_nothing(engine):
