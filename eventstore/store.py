@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eventstore import lookup, reading
 from eventstore.append import Append
@@ -98,31 +98,30 @@ class EventStore:
         drafts = [self.encode(event) for event in events]
         if not drafts:
             return []
-        said: dict[str, Any] = {"actor": actor, "reason": reason, "run": run}
-        return self.append_encoded(
-            pipeline, drafts, expected=expected, id=id, writer=writer, **said
-        )
+        who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
+        its_id = uuid7() if id is None else append_id(id)
+        append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)
+        return self._append(append, named=id is not None)
 
     def append_encoded(
         self,
         pipeline: Pipeline,
         drafts: Sequence[Draft],
         *,
-        expected: int | None = None,
-        id: UUID | str | None = None,  # noqa: A002 - the name of the thing
+        expected: int,
         actor: str | None = None,
-        reason: str | None = None,
         run: str | None = None,
-        writer: int | None = None,
     ) -> list[StoredEvent]:
-        """`append` for what `encode` has returned; there is at least one."""
-        who, why, which = check_attribution(actor or self.actor, reason, run or self.run)
-        its_id = uuid7() if id is None else append_id(id)
-        append = Append(pipeline, drafts, its_id, who, why, which, expected, writer)
-        stored = self._appender.append(append, named=id is not None)
+        """Append what was encoded before, at least one; raises what `append` raises."""
+        who, why, which = check_attribution(actor or self.actor, None, run or self.run)
+        append = Append(pipeline, drafts, uuid7(), who, why, which, expected)
+        return self._append(append, named=False)
+
+    def _append(self, append: Append, *, named: bool) -> list[StoredEvent]:
+        stored = self._appender.append(append, named=named)
         first, last = stored[0].version, stored[-1].version
         versions = f"version {first}" if first == last else f"versions {first} to {last}"
-        _log.debug("%s: appended %s", pipeline, versions)
+        _log.debug("%s: appended %s", append.pipeline, versions)
         return stored
 
     def encode(self, event: Event) -> Draft:
