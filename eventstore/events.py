@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from eventstore.errors import ErasedBody, InvalidMoment, InvalidPipeline
+from eventstore.errors import ErasedBody, InvalidEvent, InvalidMoment, InvalidPipeline
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -71,6 +71,26 @@ class StreamDescriptor:
     def __str__(self) -> str:
         """Show `namespace.name`, or the name alone."""
         return self.name if self.namespace is None else f"{self.namespace}.{self.name}"
+
+
+def descriptor(stream: Any) -> StreamDescriptor:
+    """The names of a stream; raises InvalidEvent if they cannot be stored."""
+    name, namespace = getattr(stream, "name", None), getattr(stream, "namespace", None)
+    if not isinstance(name, str):
+        raise InvalidEvent(f"the stream's name {name_problem(name)}")
+    if namespace is not None and not isinstance(namespace, str):
+        raise InvalidEvent(f"the namespace of stream {name} {name_problem(namespace)}")
+    return named(name, namespace)
+
+
+@lru_cache(maxsize=4096)  # as one object it is found in a dict without being compared
+def named(name: str, namespace: str | None) -> StreamDescriptor:
+    """The stream of these names; raises InvalidEvent if they cannot be stored."""
+    if problem := name_problem(name):
+        raise InvalidEvent(f"the stream's name {problem}")
+    if namespace is not None and (problem := name_problem(namespace)):
+        raise InvalidEvent(f"the namespace of stream {name} {problem}")
+    return StreamDescriptor(name, namespace)
 
 
 @dataclass(frozen=True)

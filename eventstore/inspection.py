@@ -12,7 +12,7 @@ from eventstore import codec, payload
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.compression import packed
 from eventstore.errors import Invalid, InvalidHistory
-from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor
+from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor, descriptor
 from eventstore.identity import check_attribution
 from eventstore.spool import Batch
 from eventstore.tables import WHOLE_PIPELINE
@@ -315,9 +315,9 @@ def _check_what(kind: object, form: object, origin: object) -> None:
 
 
 def _new_stream(history: History, namespace: Any, name: Any) -> Stream:
-    descriptor = codec.descriptor(StreamDescriptor(name, namespace))
+    stream = descriptor(StreamDescriptor(name, namespace))
     encoded = encoded_names((namespace, name))
-    found = history.streams[namespace, name] = Stream(descriptor, len(history.streams), encoded)
+    found = history.streams[namespace, name] = Stream(stream, len(history.streams), encoded)
     return found
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exists, or_, select
 
 from eventstore import codec
+from eventstore.configured_streams import configured_catalog
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid, StoreUnavailable
 from eventstore.events import Pipeline, StateSaved, StreamDefined
 from eventstore.schema import schema_name
 from eventstore.statements import Statement
+from eventstore.strict_json import parse_object
 from projections import catalogs, states
 from projections.projector import refill
 from projections.tables import (
@@ -332,11 +334,11 @@ def _full_refresh_stream(row: Mapping[str, Any]) -> ConfiguredAirbyteStream:
     stream = {
         "stream": {
             "name": row["stream_name"],
-            "json_schema": codec.parse_object(row["catalog_metadata"] or "", "the JSON schema"),
+            "json_schema": parse_object(row["catalog_metadata"] or "", "the JSON schema"),
             "supported_sync_modes": ["full_refresh"],
         },
         "sync_mode": "full_refresh",
         "destination_sync_mode": "append",
     }
-    [configured] = codec.configured_catalog({"streams": [stream]}).streams
+    [configured] = configured_catalog({"streams": [stream]}).streams
     return configured

@@ -10,7 +10,7 @@ import abc
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from eventstore import codec
+from eventstore.configured_streams import catalog_of
 from eventstore.events import Pipeline, StateSaved, StreamDescriptor, WriterStarted
 from projections.adoption import with_all_rows
 from projections.as_of import catalog_as_of, state_as_of
@@ -214,7 +214,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         self._repeated = False
         self._actor = actor
         self._run = run
-        self._full_catalog = codec.catalog_of([])
+        self._full_catalog = catalog_of([])
         self._source_catalogs: dict[str, ConfiguredAirbyteCatalog] = {}
         self._ensure_internal_tables()
         self._refresh()
@@ -249,7 +249,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         said: dict[str, Any] = {"actor": self._actor, "run": self._run}
         self._repeated = self._registrations.repeat(pipeline, streams, **said)
         if not self._repeated:
-            catalog = codec.catalog_of(streams)
+            catalog = catalog_of(streams)
             stored = register_catalog(self._store, pipeline, catalog, **said)
             self._registrations.remember(streams, stored[-1])
 
@@ -272,7 +272,7 @@ class SqlCatalogBackend(CatalogBackendBase):
         """The catalog of all sources; where streams share a name, the newest of them."""
         if as_of is not None:
             streams = self._fetch(None, self._table_prefix, as_of)
-            return self._provider_class(codec.catalog_of(streams))
+            return self._provider_class(catalog_of(streams))
         self._refresh()
         return self._provider_class(self._full_catalog)
 
@@ -282,8 +282,8 @@ class SqlCatalogBackend(CatalogBackendBase):
         """The catalog of one source."""
         if as_of is not None:
             streams = self._fetch(source_name, self._table_prefix, as_of)
-            return self._provider_class(codec.catalog_of(streams))
-        self._source_catalogs.setdefault(source_name, codec.catalog_of([]))
+            return self._provider_class(catalog_of(streams))
+        self._source_catalogs.setdefault(source_name, catalog_of([]))
         self._refresh()
         return self._provider_class(self._source_catalogs[source_name])
 

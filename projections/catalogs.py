@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import bindparam, func, select
 
-from eventstore import codec
+from eventstore import configured_streams
 from eventstore.errors import HistoryConflict, InvalidEvent
 from eventstore.events import (
     CatalogRegistered,
@@ -138,7 +138,7 @@ def register_catalog(
     in the pipeline's catalog as they were. Raises InvalidEvent or StoreUnavailable; then nothing
     was stored.
     """
-    streams = by_descriptor(codec.configured_catalog(catalog).streams)
+    streams = by_descriptor(configured_streams.configured_catalog(catalog).streams)
     for _ in range(_ATTEMPTS):
         current = latest_catalog(store, pipeline)
         events = registration(current, streams, origin)
@@ -160,7 +160,7 @@ def registration(
     defined = [
         StreamDefined(stream, origin)
         for descriptor, stream in streams.items()
-        if not codec.same_definition(stream, current.definitions.get(descriptor))
+        if not configured_streams.same_definition(stream, current.definitions.get(descriptor))
     ]
     carried = [
         dict(entry) for descriptor, entry in current.registered.items() if descriptor not in streams
@@ -184,7 +184,7 @@ def by_descriptor(
 
 def _entry(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
     fields = {"name": stream.stream.name, "namespace": stream.stream.namespace}
-    fields |= {field: getattr(stream, field) for field in codec.VOLATILE}
+    fields |= {field: getattr(stream, field) for field in configured_streams.VOLATILE}
     return {key: value for key, value in fields.items() if value is not None}
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from eventstore import codec
 from eventstore.errors import EventStoreError
+from eventstore.strict_json import parse_object
 from projections import cli
 from projections.display import rfc3339
 
@@ -149,7 +149,7 @@ def _count_records(messages: str) -> dict[str, int]:
     counted: dict[str, int] = {}
     for line in messages.splitlines():
         if '"RECORD"' in line:
-            message = codec.parse_object(line, "the connector's message")
+            message = parse_object(line, "the connector's message")
             if message["type"] == "RECORD":
                 stream = message["record"]["stream"]
                 counted[stream] = counted.get(stream, 0) + 1

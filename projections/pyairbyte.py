@@ -22,10 +22,10 @@ from airbyte.shared.state_providers import JoinedStateProvider, StateProviderBas
 from airbyte.shared.state_writers import StateWriterBase
 from airbyte_protocol.models import AirbyteMessage, Type
 
-from eventstore.codec import state_message
 from eventstore.database import has_connections_to_spare
 from eventstore.errors import EventStoreError, InvalidEvent
 from eventstore.identity import fresh_run
+from eventstore.state_messages import state_message
 from projections import backends, providers
 from projections.emitted import EmittedStates
 from projections.views import StateView

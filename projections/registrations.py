@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import codec
+from eventstore.configured_streams import streams_as_json
 from eventstore.errors import HistoryConflict
 from eventstore.reading import FIRST_PAGE
 from projections.catalogs import count_of_rows
@@ -42,7 +43,7 @@ class Registrations:
     def remember(self, streams: Sequence[ConfiguredAirbyteStream], registered: StoredEvent) -> None:
         """Take what was registered, and the CatalogRegistered that was stored for it."""
         rows = count_of_rows(self._store, registered.pipeline)
-        self._take(codec.streams_as_json(streams), registered, rows)
+        self._take(streams_as_json(streams), registered, rows)
 
     def repeat(
         self,
@@ -57,7 +58,7 @@ class Registrations:
         Raises StoreUnavailable.
         """
         last = self._last.get(pipeline)
-        if last is None or last.said is None or last.said != codec.streams_as_json(streams):
+        if last is None or last.said is None or last.said != streams_as_json(streams):
             return False
         head = self._head_if_unchanged(pipeline, last)
         if head is None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from eventstore import codec, payload
+from eventstore import configured_streams, payload
 from eventstore.events import Pipeline, Said, StoredEvent, StreamDescriptor, to_microseconds
+from eventstore.state_messages import state_message
 from projections.providers import CatalogProvider, StateProvider
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class StateView:
     @cached_property
     def messages(self) -> list[AirbyteStateMessage]:
         """The states as Airbyte's models."""
-        return [codec.state_message(body) for body in self.bodies]
+        return [state_message(body) for body in self.bodies]
 
     def state_file(self) -> str:
         """The text for a connector's `--state` file, made from the stored bytes.
@@ -181,7 +182,7 @@ class CatalogView:
         listed = [stream for stream in self.registered if stream in self.definitions]
         others = [stream for stream in self.definitions if stream not in self.registered]
         return {
-            stream: codec.configured_stream(
+            stream: configured_streams.configured_stream(
                 self.definitions[stream], self.registered.get(stream, {})
             )
             for stream in [*listed, *others]
@@ -195,7 +196,7 @@ class CatalogView:
     @property
     def catalog(self) -> ConfiguredAirbyteCatalog:
         """The catalog as Airbyte's model."""
-        return codec.configured_catalog({"streams": []}).model_copy(
+        return configured_streams.configured_catalog({"streams": []}).model_copy(
             update={"streams": self.streams}
         )
 

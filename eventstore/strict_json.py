@@ -1,0 +1,93 @@
+"""Strict JSON: texts checked as they come, objects dumped once, nothing lost or made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from eventstore.errors import InvalidEvent
+from eventstore.payload import shown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def checked(text: str | bytes | bytearray | memoryview, what: str) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a text that is a JSON object, and what they say; raises InvalidEvent."""
+    try:
+        raw = text.encode() if isinstance(text, str) else bytes(text)
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"{what} holds a lone surrogate: {error}") from error
+    try:
+        parsed = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEvent(f"{what} is not strict JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise InvalidEvent(f"{what} is no JSON object but {shown(raw)}")
+    return raw, parsed
+
+
+def object_bytes(value: object, what: str) -> bytes:
+    """A text that is a JSON object, or an object dumped to one; raises InvalidEvent."""
+    is_text = isinstance(value, str | bytes | bytearray | memoryview)
+    raw, _ = checked(value if is_text else dump(value), what)  # type: ignore[arg-type]
+    return raw
+
+
+def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object; raises InvalidEvent."""
+    return checked(text, what)[1]
+
+
+def plain(value: Any) -> Any:
+    """Models and dataclasses as dicts, leaving out fields that were never set."""
+    if type(value) in _SCALARS:  # most of a state, and the checks below take their time
+        return value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "model_dump"):  # one of pydantic's
+        return plain(value.model_dump(by_alias=True, exclude_unset=True))
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # The CDK's AirbyteStateBlob is a dataclass without fields: all it holds is in __dict__.
+        return plain(vars(value))
+    return value
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def dump(value: Any) -> bytes:
+    """Write an object as JSON; raises InvalidEvent."""
+    # Not orjson: it refuses integers beyond 64 bits and writes NaN as null.
+    try:
+        return _JSON.encode(value).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"a text holds a lone surrogate: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"not to be written as JSON: {error}") from error
+
+
+def dump_if_exact(value: dict[str, Any]) -> bytes | None:
+    """The same in a tenth of the time, where what is written reads as what there was; else None."""
+    try:
+        raw = orjson.dumps(value)
+    except TypeError:  # also of what `dump` can write
+        return None
+    return raw if orjson.loads(raw) == value else None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say what a model refuses first, and where."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
