@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eventstore.errors import InvalidEvent
 from eventstore.events import descriptor, named
 from eventstore.json_reader import spans
-from eventstore.strict_json import checked, dump, dump_if_exact, first_problem, plain
+from eventstore.strict_json import TEXTS, checked, dump, dump_if_exact, first_problem, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +108,7 @@ def _judged_by_model(body: bytes) -> tuple[bytes, StreamDescriptor | None]:
 
 def _body_of(message: object) -> tuple[bytes, dict[str, Any] | None]:
     """The bytes of the inner state, and what they say where that is known."""
-    if isinstance(message, str | bytes | bytearray | memoryview):
+    if isinstance(message, TEXTS):
         return _cut(*checked(message, "the state"))
     if hasattr(message, "model_dump"):
         state = message.model_dump(by_alias=True, exclude_unset=True)
@@ -131,8 +131,8 @@ _WHITESPACE = b" \t\r\n"
 
 def _cut(raw: bytes, said: dict[str, Any]) -> tuple[bytes, dict[str, Any] | None]:
     """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
-    if not (b'"state"' in raw or b'"STATE"' in raw or b'"global_"' in raw or b"\\" in raw):
-        return raw.strip(_WHITESPACE), said  # none of these, not even escaped: nothing to cut
+    if "state" not in said and "global_" not in said and said.get("type") != "STATE":
+        return raw.strip(_WHITESPACE), said
     text = raw.decode()
     try:
         places = spans(text)

@@ -15,6 +15,9 @@ from eventstore.payload import shown
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+TEXTS = (str, bytes, bytearray, memoryview)
+"""Types of text; as a union, `isinstance` would make them one anew each time."""
+
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -35,9 +38,7 @@ def checked(text: str | bytes | bytearray | memoryview, what: str) -> tuple[byte
 
 def object_bytes(value: object, what: str) -> bytes:
     """A text that is a JSON object, or an object dumped to one; raises InvalidEvent."""
-    is_text = isinstance(value, str | bytes | bytearray | memoryview)
-    raw, _ = checked(value if is_text else dump(value), what)  # type: ignore[arg-type]
-    return raw
+    return checked(value if isinstance(value, TEXTS) else dump(value), what)[0]
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
