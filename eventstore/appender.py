@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventstore import reading
-from eventstore.append import Append, Memory, find_head, place
+from eventstore import memory, reading
+from eventstore.append import Append, place
 from eventstore.dialects import dialect_of
 from eventstore.errors import AppendIdReused, HistoryConflict, StaleWriter, StoreUnavailable
 from eventstore.schema import LOG, schema_name
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from eventstore.database import Database
     from eventstore.events import Pipeline, StoredEvent
+    from eventstore.memory import Memory
     from eventstore.writing import Beside
 
 _CROWDED_S = 1.0
@@ -61,9 +62,9 @@ class Appender:
             # An acknowledgement may have got lost.
             return self._append(db, append, look=again or named, again=again, alone=True)
 
-        stored, memory = self._database.transact(work)
-        if memory:
-            self._memories[append.pipeline] = memory
+        stored, learned = self._database.transact(work)
+        if learned:
+            self._memories[append.pipeline] = learned
         return stored
 
     def append_within(self, db: Connection, append: Append, *, named: bool) -> list[StoredEvent]:
@@ -99,47 +100,46 @@ class Appender:
             dialect.wait_in_line(db, schema_name(db), line.pipeline_id)
         with dialect.each_alone(db) if alone and not line else nullcontext():
             # Taken away until it is committed: what a failed transaction learned is wrong.
-            remembered = self._memories_in(db).pop(pipeline, None)
+            known = self._memories_in(db).pop(pipeline, None)
             read = look or bool(line) or append.expected is not None or append.writer is not None
-            if remembered and alone and not read and dialect.INSERTS_TOGETHER:
-                done = self._append_unseen(db, append, remembered)
-                if done:
-                    return done
-            memory, now = find_head(db, pipeline, remembered, self._clock, read=read)
+            unseen = known and alone and not read and dialect.INSERTS_TOGETHER
+            if known and unseen and (done := self._append_unseen(db, append, known)):
+                return done
+            known, now = memory.find(db, pipeline, known, self._clock, read=read)
             if again:
-                self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
+                self._lines[pipeline] = _Line(known.id, time.monotonic() + _CROWDED_S)
             # Looked for behind the head: what is appended after that was read loses the race.
             if look and (stored := reading.appended_as(db, append.id)):
                 return _same_append(stored, append), None
-            _check_expectations(db, append, memory)
-            placed = place(db, append, memory, now)
+            _check_expectations(db, append, known)
+            placed = place(db, append, known, now)
             stored = placed.stored
             if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
                 write_at_once(db, placed, show)
-                return stored, memory
+                return stored, placed.learned.by(known)
         write(db, placed)
         if self._inline:
             self._inline(db, stored)
-        return stored, memory
+        known.mark = dialect.mark_written(db, pipeline.key, known.mark)
+        return stored, placed.learned.by(known)
 
     def _append_unseen(
-        self, db: Connection, append: Append, remembered: Memory
+        self, db: Connection, append: Append, known: Memory
     ) -> tuple[list[StoredEvent], Memory] | None:
         """Append a state behind the head of a moment ago, if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write.
         """
-        now = remembered.time_if_fresh(self._clock())
+        now = known.time_if_fresh(self._clock())
         if now is None or len(append.drafts) > 1:
             return None
         [draft] = append.drafts
-        if draft.stream is None or not remembered.has_only_a_new_body(draft):
+        if draft.stream is None or not draft.body or not known.lacks(draft):
             return None
-        memory = remembered.copy()
-        placed = place(db, append, memory, now)
+        placed = place(db, append, known, now)
         show = self._beside(*placed.stored)
-        if show and write_if_last(db, placed, show, remembered.head):
-            return placed.stored, memory
+        if show and write_if_last(db, placed, show, known.head):
+            return placed.stored, placed.learned.by(known)
         return None
 
     def _line(self, pipeline: Pipeline) -> _Line | None:
@@ -153,13 +153,13 @@ class Appender:
         return self._memories
 
 
-def _check_expectations(db: Connection, append: Append, memory: Memory) -> None:
+def _check_expectations(db: Connection, append: Append, known: Memory) -> None:
     """Raise HistoryConflict or StaleWriter if the history is not what the caller has seen."""
-    expected, actual = append.expected, memory.head.version
+    expected, actual = append.expected, known.head.version
     if expected is not None and expected != actual:
         raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
     if append.writer is not None:
-        _check_writer(db, append, memory.id)
+        _check_writer(db, append, known.id)
 
 
 def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import exists, func, or_, select
 
 from eventstore import codec, payload
-from eventstore.append import pipeline_id as find_id
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
+from eventstore.head import pipeline_id as find_id
 from eventstore.identity import check_attribution
 from eventstore.rows import STORED, stored_events
 from eventstore.sharing import hand_on

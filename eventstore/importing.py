@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from eventstore.append import next_id, pipeline_id
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryDiffers
+from eventstore.head import next_id, pipeline_id
 from eventstore.inspection import Inspection
-from eventstore.rows import pipeline_row
+from eventstore.rows import pipeline_row, stream_row
 from eventstore.spool import Spool
 from eventstore.statements import Batches
 from eventstore.tables import bodies, events, pipelines, streams
@@ -103,11 +103,5 @@ def _is_there(db: Connection, history: History) -> bool:
 
 def _stream_rows(its_id: int, history: History) -> list[dict[str, Any]]:
     return [
-        {
-            "pipeline_id": its_id,
-            "number": stream.number,
-            "namespace": namespace,
-            "name": name,
-        }
-        for (namespace, name), stream in history.streams.items()
+        stream_row(its_id, stream.number, stream.descriptor) for stream in history.streams.values()
     ]

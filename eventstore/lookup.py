@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select
 
-from eventstore.append import pipeline_id
 from eventstore.dialects import dialect_of
 from eventstore.events import Said
+from eventstore.head import pipeline_id
 from eventstore.newest import END, kinds_there, newest_of_streams
 from eventstore.reading import PAGE
 from eventstore.rows import STORED, Names, stored_events

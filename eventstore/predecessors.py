@@ -11,6 +11,7 @@ from eventstore.dialects import dialect_of
 from eventstore.events import StreamDescriptor
 from eventstore.lookup import at_versions
 from eventstore.newest import newest_of_one, newest_of_streams
+from eventstore.rows import stream_of
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _in_a_row(
     names = (streams.c.name, streams.c.namespace)
     query = newest_of_streams(dialect_of(db), names, kinds, pipeline_id, before=history[0].version)
     for name, namespace, *versions in db.execute(query):
-        stream = None if name is None else StreamDescriptor(name, namespace)
+        stream = stream_of(namespace, name)
         for kind, version in zip(kinds, versions, strict=True):
             if version is not None:
                 newest[kind, stream] = version

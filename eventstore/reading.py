@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
-from eventstore.append import BEFORE_THE_FIRST, Head
 from eventstore.dialects import dialect_of
+from eventstore.head import BEFORE_THE_FIRST, Head
 from eventstore.newest import (
     END,
     count_of_events,

@@ -94,6 +94,21 @@ def pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def stream_row(pipeline_id: int, number: int, stream: StreamDescriptor | None) -> dict[str, Any]:
+    """The row of a stream, or of the whole pipeline."""
+    return {
+        "pipeline_id": pipeline_id,
+        "number": number,
+        "namespace": stream and stream.namespace,
+        "name": stream and stream.name,
+    }
+
+
+def stream_of(namespace: str | None, name: str | None) -> StreamDescriptor | None:
+    """The stream of a row, None of the whole pipeline's."""
+    return None if name is None else StreamDescriptor(name, namespace)
+
+
 def pipeline_of(row: Any) -> Pipeline:
     """The pipeline of a row."""
     return Pipeline(row.source, row.destination, row.table_prefix, row.connection)
@@ -123,8 +138,7 @@ class Names:
 
     def add(self, pipeline_id: int, number: int, namespace: str | None, name: str | None) -> None:
         """Take a stream from its row."""
-        stream = None if name is None else StreamDescriptor(name, namespace)
-        self.streams[pipeline_id, number] = stream
+        self.streams[pipeline_id, number] = stream_of(namespace, name)
 
     def meet(self, db: Connection, met: Iterable[tuple[int, int]]) -> None:
         """Read those of these streams, by pipeline and number, that are not known.

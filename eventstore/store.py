@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
     from typing_extensions import Self
 
-    from eventstore.append import Head
     from eventstore.codec import Draft
     from eventstore.events import Event, Said, StoredEvent, StreamDescriptor
+    from eventstore.head import Head
     from eventstore.schema import Schema
     from eventstore.writing import Beside
 

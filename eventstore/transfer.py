@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Integer, and_, bindparam, select
 
-from eventstore.append import pipeline_id
+from eventstore.head import pipeline_id
 from eventstore.reading import FIRST_PAGE, next_size
 from eventstore.sharing import reader
 from eventstore.tables import bodies, events, pipelines, streams

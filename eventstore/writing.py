@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         Table,
     )
 
-    from eventstore.append import Head, Placed
+    from eventstore.append import Placed
+    from eventstore.head import Head
 
 _EVENT = [column.name for column in events.columns]
 _ITS_BODY = [f"new_{column.name}" for column in bodies.columns]

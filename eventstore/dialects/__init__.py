@@ -101,11 +101,14 @@ class Dialect(Protocol):
     def turn(self, db: Connection) -> AbstractContextManager[object]:
         """Wait for this process's turn to write, where threads must not even race."""
 
-    def newest_written(self, db: Connection) -> dict[str, bytes] | None:
-        """The hash of the newest event written to each pipeline, by its key.
+    def mark(self, db: Connection, pipeline_key: str) -> object:
+        """What stays the same while nobody has written to a pipeline since `mark_written`.
 
-        None where other processes write; else whoever has the turn keeps it up to date.
+        None where only the log can tell. For a transaction that will write.
         """
+
+    def mark_written(self, db: Connection, pipeline_key: str, before: Any) -> object:
+        """The mark after a write of the transaction, which had found that one before."""
 
     def is_in_list(self, column: ColumnElement[int], name: str) -> ColumnElement[bool]:
         """Whether a column is in the list that a parameter has, by an index if it has one."""

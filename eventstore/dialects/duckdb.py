@@ -82,10 +82,15 @@ def turn(db: Connection) -> AbstractContextManager[object]:
         return _turns[_database(db)]
 
 
-def newest_written(db: Connection) -> dict[str, bytes]:
-    """All that is written is by this process: whoever has the turn may look, and write."""
-    with _turns_lock:
-        return _newest_written[_database(db)]
+def mark(db: Connection, pipeline_key: str) -> object:
+    """All that is written is by this process: whoever has the turn may look."""
+    return _marks.get((_database(db), pipeline_key))
+
+
+def mark_written(db: Connection, pipeline_key: str, before: object) -> object:  # noqa: ARG001
+    """Another one, also where the transaction will fail."""
+    _marks[_database(db), pipeline_key] = its = object()
+    return its
 
 
 def _database(db: Connection) -> str:
@@ -95,7 +100,7 @@ def _database(db: Connection) -> str:
 
 
 _turns: defaultdict[str, AbstractContextManager[object]] = defaultdict(threading.RLock)
-_newest_written: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+_marks: dict[tuple[str, str], object] = {}
 _turns_lock = threading.Lock()
 
 

@@ -84,8 +84,12 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
-def newest_written(db: Connection) -> None:
-    """Others write, too."""
+def mark(db: Connection, pipeline_key: str) -> None:
+    """Only the log can tell who has written."""
+
+
+def mark_written(db: Connection, pipeline_key: str, before: None) -> None:
+    """Nothing to change: see `mark`."""
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
@@ -99,8 +99,24 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
-def newest_written(db: Connection) -> None:
-    """Others write, too."""
+class _Mark(NamedTuple):
+    """How others left the file, and how many rows this connection has changed since it is open."""
+
+    connection: Any
+    others: int
+    changes: int
+
+
+def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - as below
+    """Whatever is written, and by whom: SQLite knows no more than that."""
+    connection: Any = db.connection.driver_connection
+    [others] = execute(db, "PRAGMA data_version").fetchone()
+    return _Mark(connection, others, connection.total_changes)
+
+
+def mark_written(db: Connection, pipeline_key: str, before: _Mark) -> _Mark:  # noqa: ARG001 - as above
+    """Nobody else could write since."""
+    return before._replace(changes=before.connection.total_changes)
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventstore import payload
-from eventstore.append import Head
 from eventstore.errors import Invalid
 from eventstore.events import Pipeline, StreamDescriptor, to_datetime
+from eventstore.head import Head
 from eventstore.store import EventStore
 from projections import audit, json_text
 from projections.as_of import catalog_as_of, locate, parse_moment, state_as_of
