@@ -92,7 +92,7 @@ class Database:
     def session(self) -> Iterator[Session]:
         """Several transactions on one connection, which is closed at the end."""
         engine = self.engine
-        with _connection(engine) as db:
+        with _Pooled(engine) as db:
             try:
                 yield Session(db)
             finally:
@@ -215,7 +215,7 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
-    return _patiently(engine, lambda: _connection(engine), work)
+    return _patiently(engine, lambda: _Pooled(engine), work)
 
 
 def _patiently(
@@ -246,26 +246,35 @@ def _patiently(
     raise AssertionError("count() does not end")
 
 
-@contextmanager
-def _connection(engine: Engine) -> Iterator[Connection]:
-    """Take a connection from the pool, and put none back that is no longer of use.
+class _Pooled:
+    """A connection from the pool, which is put back unless it is no longer of use.
 
     A server that has lost its cluster answers, and cannot even roll back: the next try may get
     to another.
     """
-    try:
-        db = engine.connect()
-    except exc.TimeoutError as error:  # not a driver's: all of the pool are in use
-        raise _unavailable(engine, str(error)) from error
-    try:
-        yield db
-        db.close()
-    except DBAPIError as error:
-        if dialect_of(engine).verdict(error) == "lost":
-            db.invalidate()
-        raise
-    finally:
-        db.close()
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Connection:
+        try:
+            self._db = self._engine.connect()
+        except exc.TimeoutError as error:  # not a driver's: all of the pool are in use
+            raise _unavailable(self._engine, str(error)) from error
+        return self._db
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._end_if_lost(error)
+        try:
+            self._db.close()
+        except DBAPIError as failure:
+            self._end_if_lost(failure)
+            self._db.close()
+            raise
+
+    def _end_if_lost(self, error: BaseException | None) -> None:
+        if isinstance(error, DBAPIError) and dialect_of(self._engine).verdict(error) == "lost":
+            self._db.invalidate()
 
 
 def _unavailable(engine: Engine, why: str) -> StoreUnavailable:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
-
-T = TypeVar("T")
 
 
 class Answer(Protocol):
@@ -33,27 +31,39 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
 
     Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
-    return _take(db, sql, values, lambda answer: answer)
+    engine = db.engine
+    if engine.dispatch.before_cursor_execute or engine.echo:
+        return db.exec_driver_sql(sql, values)
+    cursor, errors = db.connection.cursor(), db.dialect.loaded_dbapi.Error
+    try:
+        cursor.execute(sql, values)
+    except errors as error:
+        raise _as_sqlalchemys(db, cursor, sql, error) from error
+    return cursor
 
 
 def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]:
     """The same, for all rows that it answers."""
-    return _take(db, sql, values, lambda answer: answer.fetchall())
-
-
-def _take(db: Connection, sql: str, values: Any, take: Callable[[Answer], T]) -> T:
-    engine, errors = db.engine, db.dialect.loaded_dbapi.Error
-    if engine.dispatch.before_cursor_execute or engine.echo:
-        return take(db.exec_driver_sql(sql, values))
-    connection = db.connection
-    cursor = connection.cursor()
+    answer, errors = execute(db, sql, values), db.dialect.loaded_dbapi.Error
     try:
-        cursor.execute(sql, values)
-        return take(cursor)
+        rows: Sequence[Sequence[Any]] = answer.fetchall()
     except errors as error:
-        lost = db.dialect.is_disconnect(error, connection, cursor)
-        if lost:
-            db.invalidate(error)
-        raise DBAPIError.instance(
-            sql, None, error, errors, connection_invalidated=lost, dialect=db.dialect
-        ) from error
+        raise _as_sqlalchemys(db, answer, sql, error) from error
+    return rows
+
+
+def _as_sqlalchemys(db: Connection, answer: Any, sql: str, error: Exception) -> DBAPIError:
+    """A driver's error as SQLAlchemy raises it; what it says of a lost connection is done."""
+    lost = db.dialect.is_disconnect(error, db.connection, answer)  # type: ignore[arg-type]
+    if lost:
+        db.invalidate(error)
+    made = DBAPIError.instance(
+        sql,
+        None,
+        error,
+        db.dialect.loaded_dbapi.Error,
+        connection_invalidated=lost,
+        dialect=db.dialect,
+    )
+    assert isinstance(made, DBAPIError)
+    return made

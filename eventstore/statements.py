@@ -85,7 +85,10 @@ class Batches:
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows."""
-        if len(rows) > 1 and dialect_of(db).UNNESTS:
+        if len(rows) == 1:
+            self._inserts[1].run(db, rows)
+            return
+        if rows and dialect_of(db).UNNESTS:
             _lists(self._table).run(db, rows)
             return
         start = 0
@@ -169,8 +172,7 @@ class _Insert:
         """Run it once, for so many rows."""
         compiled = self._statement.compiled(db)
         values = tuple(chain.from_iterable(rows))
-        if compiled.in_order:
-            assert compiled.names == self._names
+        if compiled.in_order:  # that of the columns
             execute(db, compiled.sql, values)
         else:
             execute(db, compiled.sql, dict(zip(self._names, values, strict=True)))
@@ -179,14 +181,14 @@ class _Insert:
 class _Compiled(NamedTuple):
     sql: str
     constants: Mapping[str, Any]
-    processors: Mapping[str, Callable[[Any], Any]]
+    processors: Sequence[tuple[str, Callable[[Any], Any]]]
     names: Sequence[str]
     in_order: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None
 
     def arrange(self, parameters: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
         """Order and convert values as the driver wants them."""
         values = {**self.constants, **parameters}
-        for name, process in self.processors.items():
+        for name, process in self.processors:
             values[name] = process(values[name])
         return self.in_order(values) if self.in_order else values
 
@@ -197,11 +199,11 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
         schema_translate_map={None: schema} if schema else None,
         render_schema_translate=bool(schema),
     )
-    processors = {
-        name: process
+    processors = [
+        (name, process)
         for name, bound in compiled.binds.items()
         if (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
-    }
+    ]
     constants = {
         name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
     }

@@ -17,7 +17,7 @@ from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.providers import CatalogProvider, StateProvider
 from projections.registrations import Registrations
-from projections.views import StateView
+from projections.views import StateView, stand
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class SqlStateWriter(StateProvider):
         self.destination_name = destination_name
         self._state_backend = backend
         self._run = backend._run_of(source_name, destination_name)
-        pipeline = backend._pipeline(source_name, destination_name=destination_name)
-        self._view = StateView(pipeline)
+        self._pipeline = backend._pipeline(source_name, destination_name=destination_name)
+        self._written: dict[StreamDescriptor | None, StoredEvent] = {}
         self._started: int | None = None
         if backend._exclusive:
             [started] = backend._store.append(
-                pipeline, WriterStarted(), actor=backend._actor, run=self._run
+                self._pipeline, WriterStarted(), actor=backend._actor, run=self._run
             )
             self._started = started.version
 
@@ -70,12 +70,16 @@ class SqlStateWriter(StateProvider):
 
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
         [saved] = self._append(StateSaved(state_message))
-        self._view = self._view.after(saved)
+        stand(self._written, saved)
+
+    @property
+    def _view(self) -> StateView:
+        return StateView(self._pipeline).after(*self._written.values())
 
     def _append(self, *events: Event, id: UUID | None = None) -> list[StoredEvent]:  # noqa: A002
-        backend, pipeline = self._state_backend, self._view.pipeline
+        backend = self._state_backend
         said: dict[str, Any] = {"actor": backend._actor, "run": self._run, "id": id}
-        return backend._store.append(pipeline, *events, **said, writer=self._started)
+        return backend._store.append(self._pipeline, *events, **said, writer=self._started)
 
 
 class SqlStateBackend:

@@ -32,8 +32,10 @@ V = TypeVar("V", bound=View)
 
 def apply_inline(db: Connection, appended: Sequence[StoredEvent]) -> None:
     """Apply what was appended to a history, in the same transaction."""
+    kinds = {stored.kind for stored in appended}
     for projection in PROJECTIONS:
-        projection.apply(db, appended)
+        if "BodyErased" in kinds or not kinds.isdisjoint(projection.KINDS):
+            projection.apply(db, appended)
 
 
 def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = None) -> V:

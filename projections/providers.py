@@ -24,7 +24,11 @@ class StateProvider:
 
     def __init__(self, view: StateView) -> None:
         """Keep the view."""
-        self._view = view
+        self._given = view
+
+    @property
+    def _view(self) -> StateView:
+        return self._given
 
     @property
     def _state_message_artifacts(self) -> list[AirbyteStateMessage]:

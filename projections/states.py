@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table, bindparam, exists, func, select
@@ -234,9 +234,14 @@ def _table(pipeline: Pipeline) -> Table:
 
 def _row_key(pipeline: Pipeline, stream: StreamDescriptor | None) -> str:
     """One row per stream, and one for a GLOBAL or LEGACY state, whatever streams are called."""
+    return _key(pipeline.key, stream)
+
+
+@lru_cache(maxsize=4096)  # to make one takes longer than to insert the row
+def _key(pipeline_key: str, stream: StreamDescriptor | None) -> str:
     if stream is None:
-        return names_key(pipeline.key)
-    return names_key(pipeline.key, stream.namespace, stream.name)
+        return names_key(pipeline_key)
+    return names_key(pipeline_key, stream.namespace, stream.name)
 
 
 def _row(stored: StoredEvent, key: str) -> dict[str, Any]:

@@ -130,14 +130,19 @@ def standing(events: Iterable[StoredEvent]) -> dict[StreamDescriptor | None, Sto
     """
     found: dict[StreamDescriptor | None, StoredEvent] = {}
     for stored in events:
-        if stored.stream is None:
-            found.clear()
-        elif stored.kind == "StateSaved":
-            found.pop(None, None)
-        found.pop(stored.stream, None)
-        if stored.kind == "StateSaved":
-            found[stored.stream] = stored
+        stand(found, stored)
     return found
+
+
+def stand(found: dict[StreamDescriptor | None, StoredEvent], stored: StoredEvent) -> None:
+    """Let one more event say what the state is, in place."""
+    if stored.stream is None:
+        found.clear()
+    elif stored.kind == "StateSaved":
+        found.pop(None, None)
+    found.pop(stored.stream, None)
+    if stored.kind == "StateSaved":
+        found[stored.stream] = stored
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,12 @@ _NAMES = ("duckdb", "mariadb", "postgresql", "sqlite")
 def dialect_of(database: Engine | Connection | URL) -> Dialect:
     """Find the dialect of a database; raises UnsupportedDatabase."""
     name = database.get_backend_name() if isinstance(database, URL) else database.dialect.name
+    return _module(name)
+
+
+@cache
+def _module(name: str) -> Dialect:
+    """Imported when a database is of that kind: nobody has all four."""
     if name == "postgres":
         raise UnsupportedDatabase("SQLAlchemy's URLs begin with postgresql://, not postgres://")
     if name == "mysql":
@@ -181,10 +187,4 @@ def dialect_of(database: Engine | Connection | URL) -> Dialect:
             f"{name} is not supported: the log needs a database that enforces unique keys; "
             f"use one of {', '.join(_NAMES)}"
         )
-    return _module(name)
-
-
-@cache
-def _module(name: str) -> Dialect:
-    """Imported when a database is of that kind: nobody has all four."""
     return cast("Dialect", import_module(f"{__name__}.{name}"))
