@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,14 +80,14 @@ class Database:
 
         Each of its statements may see what was committed since the one before.
         """
-        return _persist(self.engine, lambda db: _each_alone(db, work))
+        return _persist(self.engine, partial(_each_alone, work=work))
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Do the work in one transaction, again when it lost a race; raises StoreUnavailable.
 
         After a lost connection the outcome is unknown: the work must find out by itself.
         """
-        return _persist(self.engine, lambda db: _in_transaction(db, work))
+        return _persist(self.engine, partial(_in_transaction, work=work))
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -215,7 +216,7 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def _persist(engine: Engine, work: Callable[[Connection], T]) -> T:
-    return _patiently(engine, lambda: _Pooled(engine), work)
+    return _patiently(engine, partial(_Pooled, engine), work)
 
 
 def _patiently(

@@ -119,9 +119,10 @@ class EventStore:
 
     def _append(self, append: Append, *, named: bool) -> list[StoredEvent]:
         stored = self._appender.append(append, named=named)
-        first, last = stored[0].version, stored[-1].version
-        versions = f"version {first}" if first == last else f"versions {first} to {last}"
-        _log.debug("%s: appended %s", append.pipeline, versions)
+        if _log.isEnabledFor(logging.DEBUG):
+            first, last = stored[0].version, stored[-1].version
+            versions = f"version {first}" if first == last else f"versions {first} to {last}"
+            _log.debug("%s: appended %s", append.pipeline, versions)
         return stored
 
     def encode(self, event: Event) -> Draft:
