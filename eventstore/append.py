@@ -9,7 +9,6 @@ from eventstore import parts
 from eventstore.chain import commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
 from eventstore.compression import packed
-from eventstore.dialects import dialect_of
 from eventstore.events import StoredEvent, to_datetime
 from eventstore.head import Head
 from eventstore.memory import (
@@ -87,14 +86,11 @@ class Learned(NamedTuple):
 def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     """Place an append behind the head that is remembered; writes nothing."""
     pipeline, drafts, id_bytes = append.pipeline, append.drafts, append.id.bytes
-    recall_streams(db, memory, {None, *(draft.stream for draft in drafts)})
+    new_streams = _numbered(db, memory, drafts)
     recall_bodies(db, memory, drafts)
     rows: list[tuple[Any, ...]] = []
     stored: list[StoredEvent] = []
-    new_streams = _numbered(memory, drafts)
     new_bodies = _NewBodies(db, memory, len(drafts))
-    longest = max((len(draft.body) for draft in drafts), default=0)
-    dialect_of(db).check_size(db, longest)  # in the tables it is plain
     actor, reason, run = append.actor, append.reason, append.run
     version, its_hash, stored_at = memory.head
     for draft in drafts:
@@ -142,12 +138,16 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
 
 
 def _numbered(
-    memory: Memory, drafts: Sequence[Draft]
+    db: Connection, memory: Memory, drafts: Sequence[Draft]
 ) -> dict[StreamDescriptor | None, KnownStream]:
     """The streams that are new, with the next numbers. Number 0 is the whole pipeline."""
-    known = memory.streams
     new: dict[StreamDescriptor | None, KnownStream] = {}
-    for stream in (None, *(draft.stream for draft in drafts)):
+    wanted = [None, *[draft.stream for draft in drafts]]
+    if memory.streams.keys() >= set(wanted):
+        return new
+    recall_streams(db, memory)
+    known = memory.streams
+    for stream in wanted:
         if stream not in known and stream not in new:
             number = len(known) + len(new) if stream else WHOLE_PIPELINE
             names = (stream.namespace, stream.name) if stream else (None, None)

@@ -112,6 +112,8 @@ class Appender:
             if look and (stored := reading.appended_as(db, append.id)):
                 return _same_append(stored, append), None
             _check_expectations(db, append, known)
+            # Before any is written: in the tables they are plain.
+            dialect.check_size(db, max([len(draft.body) for draft in append.drafts], default=0))
             placed = place(db, append, known, now)
             stored = placed.stored
             if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
@@ -137,7 +139,7 @@ class Appender:
         if draft.stream is None or not draft.body or not known.lacks(draft):
             return None
         placed = place(db, append, known, now)
-        show = self._beside(*placed.stored)
+        show = self._beside(*placed.stored) if placed.is_one_event else None
         if show and write_if_last(db, placed, show, known.head):
             return placed.stored, placed.learned.by(known)
         return None

@@ -31,39 +31,36 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
 
     Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
-    engine = db.engine
-    if engine.dispatch.before_cursor_execute or engine.echo:
+    if db._has_events or db._echo:
         return db.exec_driver_sql(sql, values)
-    cursor, errors = db.connection.cursor(), db.dialect.loaded_dbapi.Error
+    cursor = db.connection.cursor()
     try:
         cursor.execute(sql, values)
-    except errors as error:
-        raise _as_sqlalchemys(db, cursor, sql, error) from error
+    except Exception as error:
+        _raise_as_sqlalchemy(db, cursor, sql, error)
+        raise
     return cursor
 
 
 def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]:
     """The same, for all rows that it answers."""
-    answer, errors = execute(db, sql, values), db.dialect.loaded_dbapi.Error
+    answer = execute(db, sql, values)
     try:
         rows: Sequence[Sequence[Any]] = answer.fetchall()
-    except errors as error:
-        raise _as_sqlalchemys(db, answer, sql, error) from error
+    except Exception as error:
+        _raise_as_sqlalchemy(db, answer, sql, error)
+        raise
     return rows
 
 
-def _as_sqlalchemys(db: Connection, answer: Any, sql: str, error: Exception) -> DBAPIError:
-    """A driver's error as SQLAlchemy raises it; what it says of a lost connection is done."""
-    lost = db.dialect.is_disconnect(error, db.connection, answer)  # type: ignore[arg-type]
+def _raise_as_sqlalchemy(db: Connection, answer: Any, sql: str, error: Exception) -> None:
+    """Raise a driver's error as SQLAlchemy does, and have done what it says of the connection."""
+    errors = db.dialect.loaded_dbapi.Error
+    if not isinstance(error, errors):
+        return
+    lost = db.dialect.is_disconnect(error, db.connection, answer)
     if lost:
         db.invalidate(error)
-    made = DBAPIError.instance(
-        sql,
-        None,
-        error,
-        db.dialect.loaded_dbapi.Error,
-        connection_invalidated=lost,
-        dialect=db.dialect,
-    )
-    assert isinstance(made, DBAPIError)
-    return made
+    raise DBAPIError.instance(
+        sql, None, error, errors, connection_invalidated=lost, dialect=db.dialect
+    ) from error

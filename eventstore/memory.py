@@ -19,7 +19,6 @@ from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Connection
 
@@ -147,11 +146,9 @@ def _time(db: Connection, clock: Callable[[], int]) -> int:
     return clock() if now is None else int(db.scalar(select(now)) or 0)
 
 
-def recall_streams(
-    db: Connection, memory: Memory, wanted: AbstractSet[StreamDescriptor | None]
-) -> None:
-    """Remember the streams that there are, where one of these is not known."""
-    if not memory.lacks_streams or memory.streams.keys() >= wanted:
+def recall_streams(db: Connection, memory: Memory) -> None:
+    """Remember the streams that there are, if there can be more than are known."""
+    if not memory.lacks_streams:
         return
     columns = streams.c.number, streams.c.namespace, streams.c.name
     rows = db.execute(select(*columns).where(streams.c.pipeline_id == memory.id))
@@ -164,7 +161,7 @@ def recall_streams(
 
 def recall_bodies(db: Connection, memory: Memory, drafts: Sequence[Draft]) -> None:
     """Remember the bodies of the versions that are restored: they are not stored again."""
-    restored = {draft.of: draft for draft in drafts if draft.of is not None}
+    restored = {draft.of: draft for draft in drafts if draft.of}
     wanted = list(restored)
     for start in range(0, len(wanted), _CHUNK):
         query = (
