@@ -72,8 +72,8 @@ def find_from(db: Connection, its_id: int, known: int) -> Found | None:
 
 def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     """The database's id of a pipeline, None if nothing was ever appended to it."""
-    found: int | None = _find_id.run(db, {"pipeline_key": pipeline.key}).scalar()
-    return found
+    found = _find_id.fetch(db, {"pipeline_key": pipeline.key})
+    return found[0][0] if found else None
 
 
 def next_id(db: Connection) -> int:

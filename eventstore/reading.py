@@ -205,18 +205,19 @@ def count(db: Connection, last: Counted | None) -> Counted:
     snapshot = db.exec_driver_sql(f"SELECT {query}").scalar_one() if query else ""
     if snapshot and last and snapshot == last.snapshot:
         return last
-    return Counted(int(_count.run(db, {}).scalar_one()), snapshot)
+    return Counted(int(_count.fetch(db, {})[0][0]), snapshot)
 
 
 def head(db: Connection, pipeline: Pipeline) -> Head:
     """Where a history ends; version 0 if it has not begun."""
-    row = _newest_event.run(db, {"pipeline_key": pipeline.key}).first()
-    return Head(row[0], bytes(row[1]), row[2]) if row else BEFORE_THE_FIRST
+    for version, its_hash, stored_at in _newest_event.fetch(db, {"pipeline_key": pipeline.key}):
+        return Head(version, bytes(its_hash), stored_at)
+    return BEFORE_THE_FIRST
 
 
 def version_at(db: Connection, pipeline: Pipeline, moment: int) -> int:
     """The version that a history had reached at a moment, in microseconds."""
-    return _newest_at.run(db, {"pipeline_key": pipeline.key, "moment": moment}).scalar() or 0
+    return _newest_at.fetch(db, {"pipeline_key": pipeline.key, "moment": moment})[0][0] or 0
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:

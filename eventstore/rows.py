@@ -151,10 +151,10 @@ class Names:
         as_list = dialect_of(db).as_list
         ids, numbers = ({place[n] for place in unknown} for n in (0, 1))
         met_streams = {"ids": as_list(ids), "numbers": as_list(numbers)}
-        for row in _met.run(db, met_streams):
-            self.add(row.id, row.number, row.namespace, row.name)
-            if row.id not in self.pipelines:
-                self.pipelines[row.id] = pipeline_of(row)
+        for number, namespace, name, its_id, _, *names in _met.fetch(db, met_streams):
+            self.add(its_id, number, namespace, name)
+            if its_id not in self.pipelines:
+                self.pipelines[its_id] = Pipeline(*names)
         for its_id, number in unknown - self.streams.keys():
             raise StoreUnavailable(
                 f"the log has events of pipeline number {its_id}, stream number {number}, and no "

@@ -70,7 +70,7 @@ _any_of_others = Statement(
 
 def written_by_others(db: Connection) -> str | None:
     """Say so if there are rows in the tables that are in no history yet."""
-    if not _any_of_others.run(db, {}).scalar():
+    if not _any_of_others.fetch(db, {})[0][0]:
         return None
     return "PyAirbyte has written states or catalogs that are not in the log yet"
 

@@ -106,8 +106,8 @@ def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
     if not head.version:
         return CatalogView(pipeline)
     named = {"pipeline_key": pipeline.key}
-    rows = store.database.read(lambda db: _latest.run(db, named).all())
-    if rows and rows[-1].version > head.version:
+    rows = store.database.read(lambda db: _latest.fetch(db, named))
+    if rows and rows[-1][-1] > head.version:
         return latest_catalog(store, pipeline)  # somebody registered between the two reads
     registrations = store.newest(pipeline, ["CatalogRegistered"], head.version)
     return CatalogView(
@@ -115,8 +115,8 @@ def latest_catalog(store: EventStore, pipeline: Pipeline) -> CatalogView:
         version=head.version,
         stored_at=to_datetime(head.stored_at),
         definitions={
-            StreamDescriptor(row.stream_name, row.stream_namespace): row.configured_stream.encode()
-            for row in rows
+            StreamDescriptor(name, namespace): configured.encode()
+            for name, namespace, configured, _ in rows
         },
         registered=registered_by(registrations[0]) if registrations else {},
     )

@@ -143,23 +143,21 @@ def read_rows(store: EventStore, pipeline: Pipeline) -> Rows:
     """Read the rows of a pipeline, in one statement."""
     table = _table(pipeline)
     named = {"pipeline_key": pipeline.key}
-    rows = store.database.read(lambda db: _latest(table).run(db, named).all())
+    rows = store.database.read(lambda db: _latest(table).fetch(db, named))
     if not rows:
         return Rows(StateView(pipeline), 0)
+    version, stored_at, known_streams, *_ = rows[0]
     whole_key = _row_key(pipeline, None)
-    states = [row for row in rows if row.state_json is not None]
+    whole, streams = None, {}
+    for *_, name, namespace, key, state in rows:
+        if state is not None and key == whole_key:
+            whole = state.encode()
+        elif state is not None:
+            streams[StreamDescriptor(name, namespace)] = state.encode()
     view = StateView(
-        pipeline,
-        version=rows[0].version,
-        stored_at=to_datetime(rows[0].stored_at),
-        whole=next((row.state_json.encode() for row in states if row.row_key == whole_key), None),
-        streams={
-            StreamDescriptor(row.stream_name, row.stream_namespace): row.state_json.encode()
-            for row in states
-            if row.row_key != whole_key
-        },
+        pipeline, version=version, stored_at=to_datetime(stored_at), whole=whole, streams=streams
     )
-    return Rows(view, rows[0].known_streams)
+    return Rows(view, known_streams)
 
 
 @cache
