@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.exc import DBAPIError
@@ -87,7 +87,9 @@ class Database:
 
         After a lost connection the outcome is unknown: the work must find out by itself.
         """
-        return _persist(self.engine, partial(_in_transaction, work=work))
+        engine = self.engine
+        pooled = partial(_Pooled, engine, commits=True)
+        return _patiently(engine, pooled, partial(_in_transaction, work=work))
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -254,8 +256,9 @@ class _Pooled:
     to another.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, commits: bool = False) -> None:
         self._engine = engine
+        self._commits = commits
 
     def __enter__(self) -> Connection:
         try:
@@ -266,8 +269,13 @@ class _Pooled:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._end_if_lost(error)
+        db: Any = self._db
+        if self._commits and error is None and not db.invalidated:
+            # As SQLAlchemy does where a transaction ends with its connection. Else it rolls back,
+            # whatever was committed, and DuckDB takes as long to refuse that as to insert.
+            db.connection._close_special(transaction_reset=True)
         try:
-            self._db.close()
+            db.close()
         except DBAPIError as failure:
             self._end_if_lost(failure)
             self._db.close()

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, BigInteger, bindparam, cast, create_engine, event, func, select
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -94,11 +95,16 @@ def mark_written(db: Connection, pipeline_key: str, before: object) -> object:  
 
 
 def _database(db: Connection) -> str:
-    path = db.engine.url.database
-    in_memory = path in {None, "", ":memory:"}
-    return str(id(db.engine)) if in_memory else os.path.realpath(str(path))
+    found = _databases.get(db.engine)
+    if found is None:
+        path = db.engine.url.database
+        in_memory = path in {None, "", ":memory:"}
+        found = str(id(db.engine)) if in_memory else os.path.realpath(str(path))
+        _databases[db.engine] = found
+    return found
 
 
+_databases: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
 _turns: defaultdict[str, AbstractContextManager[object]] = defaultdict(threading.RLock)
 _marks: dict[tuple[str, str], object] = {}
 _turns_lock = threading.Lock()

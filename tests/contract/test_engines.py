@@ -179,3 +179,17 @@ def test_a_store_is_used_by_both_sides_of_a_fork(database):
     with connect(database) as store:
         assert store.heads() == {SHOP: 1 + 2 * PLACES * FORKS}
         assert verify(store).is_whole
+
+
+def test_a_connection_that_has_committed_is_put_back_as_it_is(engine):
+    """To roll back what is committed takes DuckDB as long as an INSERT."""
+    store, put_back = connect(engine), []
+
+    @event.listens_for(engine, "reset")
+    def _note(_connection, _record, state):
+        put_back.append(state.transaction_was_reset)
+
+    store.append(SHOP, saved("users", {"n": 0}))
+    put_back.clear()
+    store.append(SHOP, saved("users", {"n": 1}))
+    assert put_back == [True]
