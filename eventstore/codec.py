@@ -39,6 +39,15 @@ class Draft(NamedTuple):
     origin: str | None = None
     of: int | None = None
 
+    @property
+    def erased(self) -> bool:
+        """Never: what is not stored yet has its body."""
+        return False
+
+    @property
+    def body_version(self) -> None:
+        """None: it has no place yet."""
+
 
 def encode(event: Event, body_limit: int | None = None) -> Draft:
     """Turn an event into what is stored; raises InvalidEvent, saying what is wrong and where."""

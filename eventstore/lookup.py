@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from eventstore.dialects import dialect_of
 from eventstore.events import Said
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select, Table
 
+    from eventstore.dialects import Dialect
     from eventstore.events import Pipeline, StoredEvent
 
 
@@ -39,15 +40,46 @@ _chosen_keepers = _chosen(select(events.c.version, events.c.body_version), event
 _chosen_bodies = _chosen(select(bodies.c.version, bodies.c.codec, bodies.c.data), bodies)
 
 
+_STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
+
+
 @cache
 def _newest_versions(kinds: tuple[str, ...]) -> Statement:
     """Of each stream its row, and the version of the newest event of each kind."""
-    names = (streams.c.number, streams.c.namespace, streams.c.name)
+    return Statement(partial(_newest_in_query, kinds=kinds))
+
+
+@cache
+def _newest_of_some(kinds: tuple[str, ...]) -> Statement:
+    """The same of the streams that have one of these numbers."""
     return Statement(
-        lambda dialect: newest_of_streams(
-            dialect, names, kinds, bindparam("pipeline_id"), before=bindparam("before")
+        lambda dialect: _newest_in_query(dialect, kinds).where(
+            dialect.is_in_list(streams.c.number, "numbers")
         )
     )
+
+
+def _newest_in_query(dialect: Dialect, kinds: tuple[str, ...]) -> Select[Any]:
+    return newest_of_streams(
+        dialect, _STREAM, kinds, bindparam("pipeline_id"), before=bindparam("before")
+    )
+
+
+_its_streams = Statement(
+    lambda _: select(*_STREAM).where(streams.c.pipeline_id == bindparam("pipeline_id"))
+)
+
+_NEAR = 2
+"""Among how many events for each stream of a history its newest is looked for first."""
+
+_near = Statement(
+    lambda _: (
+        select(events.c.kind, events.c.stream_number, func.max(events.c.version))
+        .where(events.c.pipeline_id == bindparam("pipeline_id"))
+        .where(events.c.version > bindparam("after"), events.c.version <= bindparam("up_to"))
+        .group_by(events.c.stream_number, events.c.kind)
+    )
+)
 
 
 @cache
@@ -60,7 +92,7 @@ def newest(
 ) -> list[StoredEvent]:
     """The newest event of each kind and stream up to a version, in the order of versions."""
     its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    return list(at_versions(db, its_id, [place.version for place in places], names))
+    return list(at_versions(db, its_id, [version for version, _, _ in places], names))
 
 
 def newest_said(
@@ -68,21 +100,18 @@ def newest_said(
 ) -> list[Said]:
     """What they say."""
     its_id, places, names = _newest(db, pipeline, kinds, up_to)
-    keepers, kept = _bodies(db, its_id, [place.version for place in places])
-    its, found = reader(db, its_id), []
-    for place in places:
-        keeper = keepers.get(place.version, place.version)
-        body = its.body(*kept[keeper], keeper) if keeper in kept else None
+    keepers, kept = _bodies(db, its_id, [version for version, _, _ in places])
+    read, of_number, found = reader(db, its_id).body, names.streams, []
+    for version, kind, number in places:
+        keeper = keepers.get(version, version)
+        body = read(*kept[keeper], keeper) if keeper in kept else None
         erased = body is None and keeper is not None
-        stream = names.streams[its_id, place.number]
-        found.append(Said(place.version, place.kind, stream, body or b"", keeper, erased))
+        found.append(Said(version, kind, of_number[its_id, number], body or b"", keeper, erased))
     return found
 
 
-class _Place(NamedTuple):
-    version: int
-    kind: str
-    number: int
+_Place = tuple[int, str, int]
+"""A version, its kind and the number of its stream."""
 
 
 def _newest(
@@ -97,18 +126,53 @@ def _newest(
     # One look for each kind saves one for each stream, where nothing can come between the two.
     if len(wanted) > 1 and up_to is not None:
         [there] = _kinds_there(wanted).fetch(db, {"pipeline_id": its_id})
-        found = zip(wanted, there, strict=True)
-        wanted = tuple(kind for kind, number in found if number is not None)
+        of_kinds = zip(wanted, there, strict=True)
+        wanted = tuple(kind for kind, number in of_kinds if number is not None)
     if not wanted:
         return 0, [], names
-    bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
     names.pipelines[its_id] = pipeline
-    places = []
-    for number, namespace, name, *newest in _newest_versions(wanted).fetch(db, bounds):
+    dialect = dialect_of(db)
+    if up_to is None or dialect.SKIPS_THROUGH_GROUPS or dialect.KEEPS_COLUMNS:
+        bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
+        rows = _newest_versions(wanted).fetch(db, bounds)
+        found = _by_kind(wanted, rows)
+    else:
+        rows = _its_streams.fetch(db, {"pipeline_id": its_id})
+        found = _nearest_first(db, its_id, wanted, [row[0] for row in rows], up_to)
+    for number, namespace, name, *_ in rows:
         names.add(its_id, number, namespace, name)
-        each = zip(newest, wanted, strict=True)
-        places += [_Place(version, kind, number) for version, kind in each if version is not None]
-    return its_id, sorted(places), names
+    return its_id, sorted([(version, *slot) for slot, version in found.items()]), names
+
+
+_Slot = tuple[str, int]
+"""A kind, and the number of a stream."""
+
+
+def _nearest_first(
+    db: Connection, its_id: int, kinds: tuple[str, ...], numbers: Sequence[int], up_to: int
+) -> dict[_Slot, int]:
+    """What `_newest_versions` finds, where it seeks each stream by itself: most are near.
+
+    To read the events before `up_to` in a row takes a fifth of the time of as many seeks.
+    """
+    after = up_to - _NEAR * len(numbers)
+    near = {"pipeline_id": its_id, "after": after, "up_to": up_to}
+    found = {(kind, number): newest for kind, number, newest in _near.fetch(db, near)}
+    found = {slot: newest for slot, newest in found.items() if slot[0] in kinds}
+    far = {number for number in numbers for kind in kinds if (kind, number) not in found}
+    if not far or after <= 0:
+        return found
+    bounds = {"pipeline_id": its_id, "before": after + 1, "numbers": dialect_of(db).as_list(far)}
+    return _by_kind(kinds, _newest_of_some(kinds).fetch(db, bounds)) | found
+
+
+def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> dict[_Slot, int]:
+    return {
+        (kind, row[0]): version
+        for place, kind in enumerate(kinds, start=len(_STREAM))
+        for row in rows
+        if (version := row[place]) is not None
+    }
 
 
 def _bodies(

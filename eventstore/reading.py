@@ -60,7 +60,11 @@ _newest_event = Statement(
 )
 _count = Statement(count_of_events)
 _newest_at = Statement(newest_at)
-
+_time_of = Statement(
+    lambda _: select(events.c.stored_at).where(
+        OF_PIPELINE, events.c.version == bindparam("version")
+    )
+)
 
 _history_page = Statement(
     lambda _: (
@@ -218,6 +222,12 @@ def head(db: Connection, pipeline: Pipeline) -> Head:
 def version_at(db: Connection, pipeline: Pipeline, moment: int) -> int:
     """The version that a history had reached at a moment, in microseconds."""
     return _newest_at.fetch(db, {"pipeline_key": pipeline.key, "moment": moment})[0][0] or 0
+
+
+def stored_at(db: Connection, pipeline: Pipeline, version: int) -> int | None:
+    """When a version was stored, in microseconds; None where it is not there."""
+    found = _time_of.fetch(db, {"pipeline_key": pipeline.key, "version": version})
+    return found[0][0] if found else None
 
 
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:

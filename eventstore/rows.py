@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -104,6 +105,7 @@ def stream_row(pipeline_id: int, number: int, stream: StreamDescriptor | None) -
     }
 
 
+@lru_cache(maxsize=4096)
 def stream_of(namespace: str | None, name: str | None) -> StreamDescriptor | None:
     """The stream of a row, None of the whole pipeline's."""
     return None if name is None else StreamDescriptor(name, namespace)

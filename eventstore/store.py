@@ -13,7 +13,7 @@ from eventstore.appender import Appender
 from eventstore.codec import encode
 from eventstore.database import Database
 from eventstore.errors import InvalidPipeline, UnknownVersion
-from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_microseconds
+from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_datetime, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
 from eventstore.predecessors import before
 from eventstore.schema import LOG
@@ -282,6 +282,13 @@ class EventStore:
         """The version a history had reached at a moment, what was stored right then included."""
         wanted = to_microseconds(moment)
         return self.database.read(lambda db: reading.version_at(db, pipeline, wanted))
+
+    def stored_at(self, pipeline: Pipeline, version: int) -> datetime:
+        """When a version was stored; raises UnknownVersion."""
+        found = self.database.read(lambda db: reading.stored_at(db, pipeline, version))
+        if found is None:
+            raise self.unknown_version(pipeline, version)
+        return to_datetime(found)
 
     def newest(
         self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None

@@ -149,5 +149,5 @@ def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
         raise store.unknown_version(pipeline, version)
     if version == head.version:
         return Place(version, to_datetime(head.stored_at) if version else None, final)
-    stored_at = store.event(pipeline, version).stored_at if version else None
+    stored_at = store.stored_at(pipeline, version) if version else None
     return Place(version, stored_at, final)

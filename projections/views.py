@@ -64,19 +64,22 @@ class StateView:
             return replace(self, **place)
         whole, streams, erased = self.whole, dict(self.streams), dict(self.erased)
         for event in telling:
-            lost = erased_by(event)
-            if event.stream is None:
-                whole = event.body if event.kind == "StateSaved" and not lost else None
+            stream, saves = event.stream, event.kind == "StateSaved"
+            lost = erased_by(event) if event.erased else {}
+            if stream is None:
+                whole = event.body if saves and not lost else None
                 streams, erased = {}, lost
                 continue
-            streams.pop(event.stream, None)
-            erased.pop(event.stream, None)
-            if event.kind == "StateSaved":
+            streams.pop(stream, None)
+            if erased:
+                erased.pop(stream, None)
+            if saves:
                 whole = None
-                erased.pop(None, None)
-                erased |= lost
+                if erased or lost:
+                    erased.pop(None, None)
+                    erased |= lost
                 if not lost:
-                    streams[event.stream] = event.body
+                    streams[stream] = event.body
         return replace(self, whole=whole, streams=streams, erased=erased, **place)
 
     @property
@@ -212,7 +215,7 @@ class CatalogView:
 
 def erased_by(event: StoredEvent | Said | Draft) -> dict[StreamDescriptor | None, int]:
     """What of an event is not there any more, by the version that kept it."""
-    if not isinstance(event, StoredEvent | Said) or not event.erased or event.body_version is None:
+    if not event.erased or event.body_version is None:
         return {}
     return {event.stream: event.body_version}
 
