@@ -65,6 +65,10 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
+    def READS_PAGES_OF_INDEXES(self) -> bool:
+        """Whether a seek reads all that matches on a page of an index before it gives the first."""
+
+    @property
     def TEMPORARY(self) -> str | None:
         """The schema of the tables that end with their connection; None where they need none."""
 
