@@ -200,14 +200,13 @@ class Counted(NamedTuple):
     """How many events the log has, and what stays the same as long as nobody commits."""
 
     events: int
-    snapshot: str
+    snapshot: object
 
 
 def count(db: Connection, last: Counted | None) -> Counted:
     """How many events the log has; as it was `last` where nobody has committed since."""
-    query = dialect_of(db).SNAPSHOT
-    snapshot = db.exec_driver_sql(f"SELECT {query}").scalar_one() if query else ""
-    if snapshot and last and snapshot == last.snapshot:
+    snapshot = dialect_of(db).snapshot(db)
+    if last and snapshot is not None and snapshot == last.snapshot:
         return last
     return Counted(int(_count.fetch(db, {})[0][0]), snapshot)
 

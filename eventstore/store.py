@@ -262,7 +262,7 @@ class EventStore:
         """How many events the log has; as long as it stays the same, there is nothing new.
 
         Some milliseconds for 10,000 pipelines, however long their histories are; on PostgreSQL
-        less than one while nobody commits.
+        and SQLite less than one while nobody commits.
         """
         engine, (counted_there, last) = self.database.engine, self._counted
         known = last if counted_there is engine else None

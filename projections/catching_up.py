@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -27,7 +28,7 @@ from eventstore.statements import Statement
 from eventstore.tables import events, pipelines
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
@@ -76,8 +77,22 @@ def _forget(db: Connection, projection: OwnProjection) -> None:
         db.execute(delete(table))
 
 
+_seen_all: WeakKeyDictionary[Engine, dict[str, object]] = WeakKeyDictionary()
+"""When a projection was last behind nothing, as the dialect tells it."""
+
+
 def _behind(db: Connection, name: str) -> dict[int, Pipeline]:
     """The pipelines with events that a projection has not seen, by their ids."""
+    snapshot, seen_all = dialect_of(db).snapshot(db), _seen_all.setdefault(db.engine, {})
+    if snapshot is not None and snapshot == seen_all.get(name):
+        return {}
+    found = _look(db, name)
+    if not found:
+        seen_all[name] = snapshot
+    return found
+
+
+def _look(db: Connection, name: str) -> dict[int, Pipeline]:
     mine = and_(progress.c.pipeline_id == pipelines.c.id, progress.c.projection == name)
     # The one event that is next: for a range MariaDB reads all that is there of a history.
     newer = exists().where(

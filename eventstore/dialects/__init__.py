@@ -85,10 +85,6 @@ class Dialect(Protocol):
         """SQL for 32 random hexadecimal digits, as a column's default."""
 
     @property
-    def SNAPSHOT(self) -> str:
-        """SQL for what stays the same as long as nobody commits; empty where none is so cheap."""
-
-    @property
     def NOW(self) -> ColumnElement[int] | None:
         """The database's clock in microseconds, or None where the process's clock is used."""
 
@@ -113,6 +109,12 @@ class Dialect(Protocol):
 
     def mark_written(self, db: Connection, pipeline_key: str, before: Any) -> object:
         """The mark after a write of the transaction, which had found that one before."""
+
+    def snapshot(self, db: Connection) -> object:
+        """What stays the same while nobody commits anything; None where that is not cheap to tell.
+
+        Asked for before a read: what is committed meanwhile will make it another.
+        """
 
     def is_in_list(self, column: ColumnElement[int], name: str) -> ColumnElement[bool]:
         """Whether a column is in the list that a parameter has, by an index if it has one."""

@@ -49,7 +49,6 @@ KEEPS_COLUMNS = True
 INDEX_HINT = ""
 BYTES_IN = "octet_length"
 RANDOM_KEY = "replace(uuid()::varchar, '-', '')"
-SNAPSHOT = ""
 NOW: ColumnElement[int] | None = None
 
 
@@ -109,6 +108,10 @@ _databases: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
 _turns: defaultdict[str, AbstractContextManager[object]] = defaultdict(threading.RLock)
 _marks: dict[tuple[str, str], object] = {}
 _turns_lock = threading.Lock()
+
+
+def snapshot(db: Connection) -> None:
+    """Nothing tells."""
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

@@ -68,7 +68,6 @@ INDEX_HINT = "FORCE INDEX ({})"
 
 BYTES_IN = "octet_length"
 RANDOM_KEY = "(replace(uuid(), '-', ''))"
-SNAPSHOT = ""
 
 # Not unix_timestamp(now(6)): an hour of each autumn is there twice in the session's time zone.
 NOW = literal_column("timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))", BigInteger)
@@ -168,6 +167,10 @@ def mark(db: Connection, pipeline_key: str) -> None:
 
 def mark_written(db: Connection, pipeline_key: str, before: None) -> None:
     """Nothing to change: see `mark`."""
+
+
+def snapshot(db: Connection) -> None:
+    """Nothing tells."""
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, bindparam, cast, create_engine, extract, func, text
 from sqlalchemy.types import NullType
 
-from eventstore.driver import execute
+from eventstore.driver import execute, fetch
 from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ KEEPS_COLUMNS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "replace(gen_random_uuid()::text, '-', '')"
-
-# Transactions that are done and that are not; numbers begin anew on a standby that took over early.
-SNAPSHOT = "pg_postmaster_start_time()::text || ' ' || pg_current_snapshot()::text"
 
 # clock_timestamp, not now(): a transaction that waited would carry the time it began.
 NOW = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
@@ -92,6 +89,11 @@ def mark(db: Connection, pipeline_key: str) -> None:
 
 def mark_written(db: Connection, pipeline_key: str, before: None) -> None:
     """Nothing to change: see `mark`."""
+
+
+def snapshot(db: Connection) -> object:
+    """Which transactions are done; numbers begin anew on a standby that took over early."""
+    return fetch(db, "SELECT pg_postmaster_start_time()::text, pg_current_snapshot()::text")[0]
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

@@ -43,7 +43,6 @@ KEEPS_COLUMNS = False
 INDEX_HINT = ""
 BYTES_IN = "length"
 RANDOM_KEY = "(lower(hex(randomblob(16))))"
-SNAPSHOT = ""
 NOW: ColumnElement[int] | None = None
 
 BUSY_TIMEOUT_MS = 10_000
@@ -108,11 +107,16 @@ class _Mark(NamedTuple):
     changes: int
 
 
-def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - as below
-    """Whatever is written, and by whom: SQLite knows no more than that."""
+def snapshot(db: Connection) -> _Mark:
+    """As it is for this connection; for another it is another."""
     connection: Any = db.connection.driver_connection
     [others] = execute(db, "PRAGMA data_version").fetchone()
     return _Mark(connection, others, connection.total_changes)
+
+
+def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - as below
+    """Whatever is written, and by whom: SQLite knows no more than that."""
+    return snapshot(db)
 
 
 def mark_written(db: Connection, pipeline_key: str, before: _Mark) -> _Mark:  # noqa: ARG001 - as above

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from eventstore import Invalid, Pipeline
 from projections import catch_up, connect
+from projections.catching_up import progress
 from tests.contract.catcher import Seen
 from tests.interruptions import everywhere
 from tests.messages import emitted, saved
@@ -57,6 +58,18 @@ def test_anew_it_begins_with_empty_tables(filled):
     catch_up(filled, Seen())
     assert catch_up(filled, Seen(), anew=True) == 31
     assert sorted(seen(filled)) == sorted(history(filled))
+
+
+def test_what_another_forgets_is_applied_anew(filled):
+    """Also by who has just seen that there is nothing new."""
+    catch_up(filled, Seen())
+    for _ in range(2):
+        assert catch_up(filled, Seen()) == 0
+    with connect(filled.database.engine.url) as other:
+        other.database.transact(lambda db: db.execute(progress.delete()))
+    assert catch_up(filled, Seen()) == 31
+    filled.database.transact(lambda db: db.execute(progress.delete()))
+    assert catch_up(filled, Seen()) == 31
 
 
 def test_two_projections_have_a_progress_each(filled):
