@@ -90,6 +90,9 @@ class Batches:
             _lists(self._table).run(db, rows)
             return
         one = self._one.compiled(db)
+        if len(rows) == 1:
+            execute(db, one.of_rows(1), rows[0])
+            return
         start = 0
         while start < len(rows):
             size = next(size for size in _SIZES if size <= len(rows) - start)
@@ -175,10 +178,15 @@ class _Compiled(NamedTuple):
         Text, not Core: to build and compile an INSERT of a thousand rows takes half a second.
         Drivers that want names take values in order, too.
         """
-        insert, values, row = self.sql.partition(" VALUES ")
-        if not self.in_order:
-            row = f"({', '.join(['%s'] * len(self.names))})"
-        return f"{insert}{values}{', '.join([row] * size)}"
+        return _of_rows(self.sql, len(self.names), size, in_order=self.in_order is not None)
+
+
+@lru_cache(maxsize=256)
+def _of_rows(sql: str, columns: int, size: int, *, in_order: bool) -> str:
+    insert, values, row = sql.partition(" VALUES ")
+    if not in_order:
+        row = f"({', '.join(['%s'] * columns)})"
+    return f"{insert}{values}{', '.join([row] * size)}"
 
 
 def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:

@@ -43,13 +43,13 @@ _WHOLE_NAMES = {"GLOBAL": GLOBAL_STATE_STREAM_NAME, "LEGACY": LEGACY_STATE_STREA
 
 def apply(db: Connection, appended: Sequence[StoredEvent]) -> None:
     """Bring the state tables to where these events of a history leave them."""
-    table = _table(appended[0].pipeline)
+    pipeline = appended[0].pipeline
+    table = _table(pipeline)
+    if len(appended) == 1 and _overwrite(db, table, appended[0]):
+        return
     for stored in appended:
         if stored.kind == "BodyErased":
             purge(db, table, stored)
-    if len(appended) == 1 and _overwrite(db, table, appended[0]):
-        return
-    pipeline = appended[0].pipeline
     all_gone, left = _left_by(appended)
     if all_gone:
         delete_rows(db, table, table.c.pipeline_key, [pipeline.key])
@@ -84,8 +84,13 @@ def _overwrite(db: Connection, table: Table, stored: StoredEvent) -> bool:
     """Overwrite the row of a stream, if it has one: then no GLOBAL or LEGACY state stands."""
     if stored.kind != "StateSaved" or stored.stream is None or stored.erased:
         return False
-    row = _row(stored, _row_key(stored.pipeline, stored.stream))
-    return overwrite_row(db, table, row, changing=_CHANGING)
+    changed = {
+        "row_key": _row_key(stored.pipeline, stored.stream),
+        "state_json": stored.body.decode(),
+        "last_updated": stored.stored_at,
+        "version": stored.version,
+    }
+    return overwrite_row(db, table, changed, changing=_CHANGING)
 
 
 def beside(stored: StoredEvent) -> Beside | None:
@@ -232,14 +237,12 @@ def _table(pipeline: Pipeline) -> Table:
 
 def _row_key(pipeline: Pipeline, stream: StreamDescriptor | None) -> str:
     """One row per stream, and one for a GLOBAL or LEGACY state, whatever streams are called."""
-    return _key(pipeline.key, stream)
-
-
-@lru_cache(maxsize=4096)  # to make one takes longer than to insert the row
-def _key(pipeline_key: str, stream: StreamDescriptor | None) -> str:
     if stream is None:
-        return names_key(pipeline_key)
-    return names_key(pipeline_key, stream.namespace, stream.name)
+        return _key(pipeline.key)
+    return _key(pipeline.key, stream.namespace, stream.name)
+
+
+_key = lru_cache(maxsize=4096)(names_key)  # to make one takes longer than to insert the row
 
 
 def _row(stored: StoredEvent, key: str) -> dict[str, Any]:

@@ -167,8 +167,9 @@ def overwrite_row(
     db: Connection, table: Table, values: Mapping[str, Any], *, changing: tuple[str, ...]
 ) -> bool:
     """Change these columns of the row with the same `row_key`; False if it is not there."""
-    new = {f"new_{column}": values[column] for column in ("row_key", *changing)}
-    return dialect_of(db).changed_rows(_overwrite(table, changing).on_driver(db, new)) > 0
+    overwrite, names = _overwrite(table, changing)
+    new = {new_name: values[name] for name, new_name in names}
+    return dialect_of(db).changed_rows(overwrite.on_driver(db, new)) > 0
 
 
 def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
@@ -201,10 +202,12 @@ def _delete(table: Table, column: Column[str]) -> Statement:
 
 
 @cache
-def _overwrite(table: Table, columns: tuple[str, ...]) -> Statement:
+def _overwrite(table: Table, columns: tuple[str, ...]) -> tuple[Statement, list[tuple[str, str]]]:
+    """The statement, and the names that it has for the values of columns."""
     # Not ON CONFLICT: it needs a key, and on DuckDB takes three times as long in a transaction
     # that has written before. There each column of an UPDATE costs, too.
     new: dict[str, Any] = {column: bindparam(f"new_{column}") for column in columns}
     mine = table.c.row_key == bindparam("new_row_key")
     overwrite = table.update().where(mine).values(new)
-    return Statement(lambda _: overwrite)
+    names = [(column, f"new_{column}") for column in ("row_key", *columns)]
+    return Statement(lambda _: overwrite), names
