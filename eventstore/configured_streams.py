@@ -6,13 +6,14 @@ Airbyte's models are imported where they are used: that takes as long as to impo
 from __future__ import annotations
 
 import json
+from enum import Enum
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from eventstore.errors import InvalidEvent
 from eventstore.events import StreamDescriptor, descriptor
-from eventstore.strict_json import dump, first_problem, object_bytes, plain
+from eventstore.strict_json import dump, dump_if_exact, first_problem, object_bytes, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,11 +117,21 @@ def encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
     except ValidationError as error:
         raise InvalidEvent(f"no configured stream: {first_problem(error)}") from error
     named = StreamDescriptor(model.stream.name, model.stream.namespace)
-    return object_bytes(_definition(model), f"stream {named}"), descriptor(named)
+    definition = _definition(model)
+    body = dump_if_exact(definition) or object_bytes(plain(definition), f"stream {named}")
+    return body, descriptor(named)
 
 
-def _definition(stream: ConfiguredAirbyteStream) -> dict[str, Any]:
-    return {key: value for key, value in plain(stream).items() if key not in VOLATILE}
+def _definition(model: ConfiguredAirbyteStream) -> dict[str, Any]:
+    dumped = model.model_dump(by_alias=True, exclude_unset=True)
+    modes = [_value(mode) for mode in dumped["stream"].get("supported_sync_modes") or ()]
+    if modes:
+        dumped["stream"]["supported_sync_modes"] = modes
+    return {key: _value(each) for key, each in dumped.items() if key not in VOLATILE}
+
+
+def _value(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def encode_registration(streams: object) -> bytes:

@@ -7,7 +7,7 @@ length. A row whose `pipeline_key` is null was not written by us.
 from __future__ import annotations
 
 import uuid
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from eventstore import payload
 from eventstore.dialects import dialect_of
-from eventstore.events import NAME_LIMIT
+from eventstore.events import NAME_LIMIT, names_key
 from eventstore.rows import belongs_to
 from eventstore.statements import Statement, insert_rows
 from eventstore.tables import events
@@ -50,6 +50,10 @@ _CHUNK = 500
 """Keys in one statement."""
 
 metadata = MetaData()
+
+
+key_of = lru_cache(maxsize=4096)(names_key)
+"""What rows of ours are found by; to make one takes longer than to insert the row."""
 
 
 def _row_key() -> str:
