@@ -9,7 +9,7 @@ from eventstore import parts
 from eventstore.chain import commitment, encoded_names, row_hash
 from eventstore.codec import FORMAT
 from eventstore.compression import packed
-from eventstore.events import StoredEvent, to_datetime
+from eventstore.events import MICROSECOND, StoredEvent, to_datetime
 from eventstore.head import Head
 from eventstore.memory import (
     KnownBody,
@@ -93,10 +93,12 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     new_bodies = _NewBodies(db, memory, len(drafts))
     actor, reason, run = append.actor, append.reason, append.run
     version, its_hash, stored_at = memory.head
+    stored_at = max(now - 1, stored_at)
+    moment = to_datetime(stored_at)
     for draft in drafts:
         kind, descriptor, body, origin, of = draft
         number, names = memory.streams.get(descriptor) or new_streams[descriptor]
-        version, stored_at = version + 1, max(now, stored_at + 1)
+        version, stored_at, moment = version + 1, stored_at + 1, moment + MICROSECOND
         keeper, committed = new_bodies.kept(draft, number, version) if body else (None, None)
         place = version, stored_at, id_bytes, kind, FORMAT
         its_hash = row_hash(
@@ -111,7 +113,7 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
                     "pipeline": pipeline,
                     "version": version,
                     "id": append.id,
-                    "stored_at": to_datetime(stored_at),
+                    "stored_at": moment,
                     "kind": kind,
                     "format": FORMAT,
                     "stream": descriptor,

@@ -23,7 +23,7 @@ Origin = Literal["source", "adopted", "foreign", "restored", "copied", "edited",
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def to_datetime(microseconds: int) -> datetime:
@@ -35,7 +35,7 @@ def to_microseconds(moment: datetime) -> int:
     """Turn an aware datetime into microseconds since 1970, exactly; raises InvalidMoment."""
     if moment.tzinfo is None:
         raise InvalidMoment(f"{moment} has no time zone: say which instant is meant")
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // MICROSECOND
 
 
 def name_problem(name: object, *, limit: int = NAME_LIMIT) -> str | None:
