@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventstore import memory, reading
-from eventstore.append import Append, place
+from eventstore import reading
 from eventstore.dialects import dialect_of
 from eventstore.errors import AppendIdReused, HistoryConflict, StaleWriter, StoreUnavailable
+from eventstore.memory import find_end
+from eventstore.placing import Append, place
 from eventstore.schema import LOG, schema_name
 from eventstore.writing import write, write_at_once, write_if_last
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from eventstore.database import Database
     from eventstore.events import Pipeline, StoredEvent
     from eventstore.memory import Memory
+    from eventstore.placing import Placed
     from eventstore.writing import Beside
 
 _CROWDED_S = 1.0
@@ -60,16 +62,16 @@ class Appender:
         def work(db: Connection) -> tuple[list[StoredEvent], Memory | None]:
             again = next(tries) > 0
             # An acknowledgement may have got lost.
-            return self._append(db, append, look=again or named, again=again, alone=True)
+            return self._append(db, append, may_be_there=again or named, again=again, alone=True)
 
-        stored, learned = self._database.transact(work)
-        if learned:
-            self._memories[append.pipeline] = learned
+        stored, memory = self._database.transact(work)
+        if memory:
+            self._memories[append.pipeline] = memory
         return stored
 
     def append_within(self, db: Connection, append: Append, *, named: bool) -> list[StoredEvent]:
         """Append in a transaction of the caller's, once under an id that the caller has `named`."""
-        stored, _ = self._append(db, append, look=named)
+        stored, _ = self._append(db, append, may_be_there=named)
         return stored
 
     def require_inline(self) -> None:
@@ -89,60 +91,72 @@ class Appender:
         db: Connection,
         append: Append,
         *,
-        look: bool,
+        may_be_there: bool,
         again: bool = False,
         alone: bool = False,
     ) -> tuple[list[StoredEvent], Memory | None]:
-        """Append, `again` after a try that failed; `alone` if the transaction is for this only."""
+        """Append, unless it was done before, and say what there is to remember.
+
+        `again` after a try that failed; `alone` if the transaction is for this only.
+        """
         self.require_inline()
         dialect, pipeline = dialect_of(db), append.pipeline
         if line := self._line(pipeline):
             dialect.wait_in_line(db, schema_name(db), line.pipeline_id)
         with dialect.each_alone(db) if alone and not line else nullcontext():
             # Taken away until it is committed: what a failed transaction learned is wrong.
-            known = self._memories_in(db).pop(pipeline, None)
-            read = look or bool(line) or append.expected is not None or append.writer is not None
-            unseen = known and alone and not read and dialect.INSERTS_TOGETHER
-            if known and unseen and (done := self._append_unseen(db, append, known)):
-                return done
-            known, now = memory.find(db, pipeline, known, self._clock, read=read)
+            memory = self._memories_in(db).pop(pipeline, None)
+            expects = append.expected is not None or append.writer is not None
+            read = may_be_there or expects or line is not None
+            if memory and alone and not read and dialect.INSERTS_TOGETHER:
+                stored = self._append_unseen(db, append, memory)
+                if stored:
+                    return stored, memory
+            memory, now = find_end(db, pipeline, memory, self._clock, read=read)
             if again:
-                self._lines[pipeline] = _Line(known.id, time.monotonic() + _CROWDED_S)
+                self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
             # Looked for behind the head: what is appended after that was read loses the race.
-            if look and (stored := reading.appended_as(db, append.id)):
+            if may_be_there and (stored := reading.appended_as(db, append.id)):
                 return _same_append(stored, append), None
-            _check_expectations(db, append, known)
-            # Before any is written: in the tables they are plain.
+            _check_expectations(db, append, memory)
+            # Also of a body that is there already: in a table it stands as it is.
             dialect.check_size(db, max([len(draft.body) for draft in append.drafts], default=0))
-            placed = place(db, append, known, now)
-            stored = placed.stored
-            if placed.is_one_event and dialect.INSERTS_TOGETHER and (show := self._beside(*stored)):
-                write_at_once(db, placed, show)
-                return stored, placed.learned.by(known)
-        write(db, placed)
-        if self._inline:
-            self._inline(db, stored)
-        known.mark = dialect.mark_written(db, pipeline.key, known.mark)
-        return stored, placed.learned.by(known)
+            placed = place(db, append, memory, now)
+            written = dialect.INSERTS_TOGETHER and self._write_at_once(db, placed)
+        if not written:
+            write(db, placed)
+            if self._inline:
+                self._inline(db, placed.stored)
+        memory.learn(placed.learned)
+        memory.mark = dialect.mark_written(db, pipeline.key, memory.mark)
+        return placed.stored, memory
+
+    def _write_at_once(self, db: Connection, placed: Placed) -> bool:
+        """Write it all by one statement, if it is an event that the tables can show so."""
+        show = self._beside(*placed.stored) if placed.is_event_with_body else None
+        if show:
+            write_at_once(db, placed, show)
+        return show is not None
 
     def _append_unseen(
-        self, db: Connection, append: Append, known: Memory
-    ) -> tuple[list[StoredEvent], Memory] | None:
+        self, db: Connection, append: Append, memory: Memory
+    ) -> list[StoredEvent] | None:
         """Append a state behind the head of a moment ago, if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write.
         """
-        now = known.time_if_fresh(self._clock())
+        now = memory.time_if_fresh(self._clock())
         if now is None or len(append.drafts) > 1:
             return None
         [draft] = append.drafts
-        if draft.stream is None or not draft.body or not known.lacks(draft):
+        if draft.stream is None or not draft.body or not memory.knows_another_body(draft):
             return None
-        placed = place(db, append, known, now)
-        show = self._beside(*placed.stored) if placed.is_one_event else None
-        if show and write_if_last(db, placed, show, known.head):
-            return placed.stored, placed.learned.by(known)
-        return None
+        placed = place(db, append, memory, now)
+        show = self._beside(*placed.stored) if placed.is_event_with_body else None
+        if not show or not write_if_last(db, placed, show, memory.head):
+            return None
+        memory.learn(placed.learned)
+        return placed.stored
 
     def _line(self, pipeline: Pipeline) -> _Line | None:
         line = self._lines.get(pipeline)
@@ -155,13 +169,13 @@ class Appender:
         return self._memories
 
 
-def _check_expectations(db: Connection, append: Append, known: Memory) -> None:
+def _check_expectations(db: Connection, append: Append, memory: Memory) -> None:
     """Raise HistoryConflict or StaleWriter if the history is not what the caller has seen."""
-    expected, actual = append.expected, known.head.version
+    expected, actual = append.expected, memory.head.version
     if expected is not None and expected != actual:
         raise HistoryConflict(append.pipeline, expected=expected, actual=actual)
     if append.writer is not None:
-        _check_writer(db, append, known.id)
+        _check_writer(db, append, memory.id)
 
 
 def _check_writer(db: Connection, append: Append, pipeline_id: int) -> None:

@@ -1,8 +1,8 @@
-"""Events to stored bytes and back, validated on the way in.
+"""Events to stored bytes and back, validated on the way in: each kind by the module that knows it.
 
-The only place that takes or writes a payload; `payload` reads what is stored. Text and bytes are
-stored as they came, cut from their envelope; objects are dumped once. Numbers, key order and nulls
-inside a blob survive.
+`state_messages` and `configured_streams` take payloads, `payload` reads what is stored. Text and
+bytes are stored as they came, cut from their envelope; objects are dumped once. Numbers, key order
+and nulls inside a blob survive.
 """
 
 from __future__ import annotations

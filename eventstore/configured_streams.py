@@ -9,7 +9,7 @@ import json
 from enum import Enum
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventstore.errors import InvalidEvent
 from eventstore.events import StreamDescriptor, descriptor
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from airbyte_protocol.models import ConfiguredAirbyteCatalog, ConfiguredAirbyteStream
-    from pydantic import TypeAdapter
+    from pydantic import BaseModel, TypeAdapter
+
+    M = TypeVar("M", bound=BaseModel)
 
 VOLATILE = ("generation_id", "minimum_generation_id", "sync_id")
 """Fields of a configured stream that change with each sync and so are no part of its definition."""
@@ -44,16 +46,19 @@ def configured_catalog(catalog: object) -> ConfiguredAirbyteCatalog:
     Raises InvalidEvent, saying what is wrong and where.
     """
     from airbyte_protocol.models import ConfiguredAirbyteCatalog  # noqa: PLC0415
+
+    return _validated(ConfiguredAirbyteCatalog, catalog, "catalog")
+
+
+def _validated(model: type[M], value: object, what: str) -> M:
     from pydantic import ValidationError  # noqa: PLC0415
 
-    if isinstance(catalog, ConfiguredAirbyteCatalog):
-        return catalog
+    if isinstance(value, model):
+        return value
     try:
-        return ConfiguredAirbyteCatalog.model_validate_json(
-            object_bytes(plain(catalog), "the catalog")
-        )
+        return model.model_validate_json(object_bytes(plain(value), f"the {what}"))
     except ValidationError as error:
-        raise InvalidEvent(f"no configured catalog: {first_problem(error)}") from error
+        raise InvalidEvent(f"no configured {what}: {first_problem(error)}") from error
 
 
 def same_definition(stream: ConfiguredAirbyteStream, definition: bytes | None) -> bool:
@@ -61,10 +66,10 @@ def same_definition(stream: ConfiguredAirbyteStream, definition: bytes | None) -
     if definition is None:
         return False
     body, _ = encode_definition(stream)
-    return body == definition or _in_order(body) == _in_order(definition)
+    return body == definition or _canonical(body) == _canonical(definition)
 
 
-def _in_order(body: bytes) -> str:
+def _canonical(body: bytes) -> str:
     """An object as text that another has only if it says the same; Python takes 1 for true."""
     return json.dumps(json.loads(body), sort_keys=True)
 
@@ -77,7 +82,7 @@ def streams_as_json(streams: Iterable[ConfiguredAirbyteStream]) -> bytes | None:
     from pydantic_core import PydanticSerializationError  # noqa: PLC0415
 
     try:
-        return _streams().dump_json(
+        return _serializer().dump_json(
             list(streams), by_alias=True, exclude_unset=True, warnings=False
         )
     except PydanticSerializationError:
@@ -85,7 +90,7 @@ def streams_as_json(streams: Iterable[ConfiguredAirbyteStream]) -> bytes | None:
 
 
 @cache
-def _streams() -> TypeAdapter[list[ConfiguredAirbyteStream]]:
+def _serializer() -> TypeAdapter[list[ConfiguredAirbyteStream]]:
     from airbyte_protocol.models import ConfiguredAirbyteStream  # noqa: PLC0415
     from pydantic import ConfigDict, TypeAdapter  # noqa: PLC0415
 
@@ -104,22 +109,11 @@ def catalog_of(streams: Iterable[ConfiguredAirbyteStream]) -> ConfiguredAirbyteC
 def encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
     """The body that is stored of a configured stream, and which it is; raises InvalidEvent."""
     from airbyte_protocol.models import ConfiguredAirbyteStream  # noqa: PLC0415
-    from pydantic import ValidationError  # noqa: PLC0415
 
-    try:
-        model = (
-            stream
-            if isinstance(stream, ConfiguredAirbyteStream)
-            else ConfiguredAirbyteStream.model_validate_json(
-                object_bytes(plain(stream), "the stream")
-            )
-        )
-    except ValidationError as error:
-        raise InvalidEvent(f"no configured stream: {first_problem(error)}") from error
-    named = StreamDescriptor(model.stream.name, model.stream.namespace)
-    definition = _definition(model)
+    model = _validated(ConfiguredAirbyteStream, stream, "stream")
+    named, definition = descriptor(model.stream), _definition(model)
     body = dump_if_exact(definition) or object_bytes(plain(definition), f"stream {named}")
-    return body, descriptor(named)
+    return body, named
 
 
 def _definition(model: ConfiguredAirbyteStream) -> dict[str, Any]:
@@ -143,11 +137,11 @@ def encode_registration(streams: object) -> bytes:
             raise InvalidEvent(f"a registered stream is a dict, not {type(entry).__name__}")
         descriptor(SimpleNamespace(**{"name": None, "namespace": None, **entry}))
         for field in (*VOLATILE, "registered_at"):
-            if not _is_long(entry.get(field)):
+            if not _is_of_64_bits(entry.get(field)):
                 raise InvalidEvent(f"{field} of stream {entry['name']} is no integer of 64 bits")
     return dump({"streams": list(streams)})
 
 
-def _is_long(value: object) -> bool:
-    """Whether it is null or an integer that every reader of JSON gives back as it was."""
+def _is_of_64_bits(value: object) -> bool:
+    """Whether it is null or an integer that a database and orjson give back as it was."""
     return value is None or (isinstance(value, int) and -(2**63) <= value < 2**63)

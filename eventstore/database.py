@@ -88,7 +88,7 @@ class Database:
         After a lost connection the outcome is unknown: the work must find out by itself.
         """
         engine = self.engine
-        pooled = partial(_Pooled, engine, commits=True)
+        pooled = partial(_Pooled, engine, ends_committed=True)
         return _patiently(engine, pooled, partial(_in_transaction, work=work))
 
     @contextmanager
@@ -138,11 +138,11 @@ class Session:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Do work that writes to temporary tables at most; raises StoreUnavailable."""
-        return self._persist(lambda db: _and_commit(db, work))
+        return self._persist(partial(_and_commit, work=work))
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Do the work in one transaction, again when it lost a race; raises StoreUnavailable."""
-        return self._persist(lambda db: _in_transaction(db, work))
+        return self._persist(partial(_in_transaction, work=work))
 
     def _persist(self, work: Callable[[Connection], T]) -> T:
         return _patiently(self._db.engine, self._connection, work)
@@ -253,12 +253,12 @@ class _Pooled:
     """A connection from the pool, which is put back unless it is no longer of use.
 
     A server that has lost its cluster answers, and cannot even roll back: the next try may get
-    to another.
+    to another. A class, since a generator takes three times as long, with each append.
     """
 
-    def __init__(self, engine: Engine, *, commits: bool = False) -> None:
+    def __init__(self, engine: Engine, *, ends_committed: bool = False) -> None:
         self._engine = engine
-        self._commits = commits
+        self._ends_committed = ends_committed
 
     def __enter__(self) -> Connection:
         try:
@@ -269,13 +269,14 @@ class _Pooled:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._end_if_lost(error)
-        db: Any = self._db
-        if self._commits and error is None and not db.invalidated:
-            # As SQLAlchemy does where a transaction ends with its connection. Else it rolls back,
-            # whatever was committed, and DuckDB takes as long to refuse that as to insert.
-            db.connection._close_special(transaction_reset=True)
         try:
-            db.close()
+            if self._ends_committed and error is None and not self._db.invalidated:
+                # As SQLAlchemy does where a transaction ends with its connection. It rolls back
+                # else, whatever was committed: DuckDB takes as long to refuse that as to insert.
+                # What is put back so is not put back once more by `close`.
+                pooled: Any = self._db.connection
+                pooled._close_special(transaction_reset=True)
+            self._db.close()
         except DBAPIError as failure:
             self._end_if_lost(failure)
             self._db.close()

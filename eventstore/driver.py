@@ -36,9 +36,8 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     cursor = db.connection.cursor()
     try:
         cursor.execute(sql, values)
-    except Exception as error:
-        _raise_as_sqlalchemy(db, cursor, sql, error)
-        raise
+    except db.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemys(db, cursor, sql, error) from error
     return cursor
 
 
@@ -47,20 +46,18 @@ def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]
     answer = execute(db, sql, values)
     try:
         rows: Sequence[Sequence[Any]] = answer.fetchall()
-    except Exception as error:
-        _raise_as_sqlalchemy(db, answer, sql, error)
-        raise
+    except db.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemys(db, answer, sql, error) from error
     return rows
 
 
-def _raise_as_sqlalchemy(db: Connection, answer: Any, sql: str, error: Exception) -> None:
-    """Raise a driver's error as SQLAlchemy does, and have done what it says of the connection."""
-    errors = db.dialect.loaded_dbapi.Error
-    if not isinstance(error, errors):
-        return
-    lost = db.dialect.is_disconnect(error, db.connection, answer)
+def _as_sqlalchemys(db: Connection, answer: Any, sql: str, error: Exception) -> DBAPIError:
+    """What SQLAlchemy makes of a driver's error; a connection that is lost is invalidated."""
+    errors: Any = db.dialect.loaded_dbapi.Error
+    lost = db.dialect.is_disconnect(error, db.connection, answer)  # type: ignore[arg-type]
     if lost:
         db.invalidate(error)
-    raise DBAPIError.instance(
+    made: Any = DBAPIError.instance(
         sql, None, error, errors, connection_invalidated=lost, dialect=db.dialect
-    ) from error
+    )
+    return made  # type: ignore[no-any-return]

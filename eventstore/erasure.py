@@ -17,9 +17,8 @@ from eventstore import codec, payload
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
-from eventstore.head import pipeline_id as find_id
 from eventstore.identity import check_attribution
-from eventstore.rows import STORED, stored_events
+from eventstore.rows import STORED, find_pipeline_id, stored_events, stream_of
 from eventstore.sharing import hand_on
 from eventstore.tables import bodies, events, streams
 
@@ -163,7 +162,7 @@ def reapply(store: EventStore, *, dry_run: bool = False) -> list[Erasure]:
             return [erasure for each in store.pipelines_within(db) for erasure in again(db, each)]
 
     def again(db: Connection, pipeline: Pipeline) -> Iterator[Erasure]:
-        pipeline_id = find_id(db, pipeline) or 0
+        pipeline_id = find_pipeline_id(db, pipeline) or 0
         for said in erasures_within(db, pipeline_id):
             named = named_by(said)
             there = [
@@ -210,7 +209,7 @@ def _erase(
     who, _, _ = check_attribution(actor or store.actor, reason, store.run)
 
     def plan(db: Connection) -> Erasure:
-        pipeline_id = find_id(db, pipeline)
+        pipeline_id = find_pipeline_id(db, pipeline)
         if pipeline_id is None:
             return Erasure(pipeline, (), (), reason)
         where = [events.c.pipeline_id == pipeline_id, events.c.kind != KIND]
@@ -234,7 +233,7 @@ def _erase(
             stored = store.append_drafts(
                 db, pipeline, drafts, expected=head, actor=who, reason=reason
             )
-            _delete(db, find_id(db, pipeline) or 0, planned.bodies)
+            _delete(db, find_pipeline_id(db, pipeline) or 0, planned.bodies)
         return replace(planned, version=stored[-1].version)
 
     if dry_run:
@@ -294,7 +293,7 @@ def _pointers(
         .order_by(events.c.version)
     )
     for version, kind, name, namespace, stored_at, body_version in db.execute(query):
-        stream = None if name is None else StreamDescriptor(name, namespace)
+        stream = stream_of(name, namespace)
         yield Pointer(version, kind, stream, stored_at, body_version)
 
 

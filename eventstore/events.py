@@ -51,6 +51,7 @@ def name_problem(name: object, *, limit: int = NAME_LIMIT) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)  # to make the key of a row takes as long as to insert it
 def names_key(*names: str | None) -> str:
     """Digest names into 32 hexadecimal digits; unlike joined text, no two lists collide."""
     digest = sha256()
@@ -83,13 +84,19 @@ def descriptor(stream: Any) -> StreamDescriptor:
     return named(name, namespace)
 
 
-@lru_cache(maxsize=4096)  # as one object it is found in a dict without being compared
+@lru_cache(maxsize=4096)
 def named(name: str, namespace: str | None) -> StreamDescriptor:
     """The stream of these names; raises InvalidEvent if they cannot be stored."""
     if problem := name_problem(name):
         raise InvalidEvent(f"the stream's name {problem}")
     if namespace is not None and (problem := name_problem(namespace)):
         raise InvalidEvent(f"the namespace of stream {name} {problem}")
+    return known_as(name, namespace)
+
+
+@lru_cache(maxsize=4096)  # as one object it is found in a dict without being compared
+def known_as(name: str, namespace: str | None) -> StreamDescriptor:
+    """The stream of these names, which were checked before."""
     return StreamDescriptor(name, namespace)
 
 

@@ -1,21 +1,19 @@
-"""Where a history ends, and the number under which the database knows its pipeline."""
+"""Where a history ends."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select
 
 from eventstore.chain import GENESIS
-from eventstore.dialects import dialect_of
 from eventstore.statements import Statement
-from eventstore.tables import events, pipelines
+from eventstore.tables import events
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from eventstore.dialects import Dialect
-    from eventstore.events import Pipeline
 
 
 class Head(NamedTuple):
@@ -30,14 +28,15 @@ BEFORE_THE_FIRST = Head(0, GENESIS, 0)
 
 
 class Found(NamedTuple):
-    """A head; the hash of the event behind which it was looked for; the database's time, if any."""
+    """A head; the hash of the event from which on it was looked for; the time in the database."""
 
     head: Head
     hash_of_known: bytes | None
-    time: int | None
+    time_us: int | None
 
 
-def _from_known_on(dialect: Dialect) -> Select[Any]:
+def _newest_from(dialect: Dialect) -> Select[Any]:
+    """The newest event from the one we know on, and the hash of that one; the database's time."""
     time = [] if dialect.NOW is None else [dialect.NOW]
     known, mine = events.alias(), bindparam("pipeline_id", type_=events.c.pipeline_id.type)
     its_hash = select(known.c.hash).where(
@@ -55,27 +54,14 @@ def _from_known_on(dialect: Dialect) -> Select[Any]:
     )
 
 
-_read = Statement(_from_known_on)
-_find_id = Statement(
-    lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
-)
+_read = Statement(_newest_from)
 
 
 def find_from(db: Connection, its_id: int, known: int) -> Found | None:
-    """Find the newest event, by the number of its pipeline, from a known version on."""
-    row = _read.on_driver(db, {"pipeline_id": its_id, "known": known}).fetchone()
-    if row is None:
-        return None
-    time = None if dialect_of(db).NOW is None else int(row[4])
-    return Found(Head(row[0], bytes(row[1]), row[2]), row[3] and bytes(row[3]), time)
-
-
-def pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
-    """The database's id of a pipeline, None if nothing was ever appended to it."""
-    found = _find_id.fetch(db, {"pipeline_key": pipeline.key})
-    return found[0][0] if found else None
-
-
-def next_id(db: Connection) -> int:
-    """The id of a pipeline that begins now, unless somebody else takes it first."""
-    return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
+    """Find the newest event, by the id of its pipeline, from a known version on."""
+    place = {"pipeline_id": its_id, "known": known}
+    for version, its_hash, stored_at, hash_of_known, *time in _read.fetch(db, place):
+        head = Head(version, bytes(its_hash), stored_at)
+        known_hash = None if hash_of_known is None else bytes(hash_of_known)
+        return Found(head, known_hash, int(time[0]) if time else None)
+    return None

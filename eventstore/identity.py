@@ -15,14 +15,14 @@ REASON_LIMIT = 4000
 """Characters in a reason."""
 
 
-_NOT_AT_RANDOM = 0xF << 76 | 0b11 << 62
+_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
 
 
 def uuid7() -> UUID:
     """A UUID that sorts by time (RFC 9562, version 7): indexes of it grow at their end."""
     milliseconds = time.time_ns() // 1_000_000
     value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
-    return UUID(int=value & ~_NOT_AT_RANDOM | 0x7 << 76 | 0b10 << 62)
+    return UUID(int=value & ~_VERSION_AND_VARIANT | 0x7 << 76 | 0b10 << 62)
 
 
 def os_user() -> str:

@@ -11,11 +11,10 @@ from sqlalchemy import func, select
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryDiffers
-from eventstore.head import next_id, pipeline_id
+from eventstore.inserts import Batches
 from eventstore.inspection import Inspection
-from eventstore.rows import pipeline_row, stream_row
+from eventstore.rows import find_pipeline_id, next_pipeline_id, pipeline_row, stream_row
 from eventstore.spool import Spool
-from eventstore.statements import Batches
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _import(
     spool.rewind()
     written: dict[Pipeline, int] = {}
     unchanged: dict[Pipeline, int] = {}
-    first = next_id(db)
+    first = next_pipeline_id(db)
     with dialect_of(db).filling(db, events) if first == 1 else nullcontext():
         for history in histories:
             if _is_there(db, history):
@@ -90,7 +89,7 @@ def _write(db: Connection, its_id: int, history: History, spool: Spool) -> None:
 
 def _is_there(db: Connection, history: History) -> bool:
     """Whether the database has this very history; raises HistoryDiffers if it has another."""
-    its_id = pipeline_id(db, history.pipeline)
+    its_id = find_pipeline_id(db, history.pipeline)
     if its_id is None:
         return False
     mine = events.c.pipeline_id == its_id

@@ -10,10 +10,9 @@ from sqlalchemy import bindparam, func, select
 
 from eventstore.dialects import dialect_of
 from eventstore.events import Said
-from eventstore.head import pipeline_id
 from eventstore.newest import END, kinds_there, newest_of_streams
 from eventstore.reading import PAGE
-from eventstore.rows import STORED, Names, stored_events
+from eventstore.rows import STORED, Names, find_pipeline_id, stored_events
 from eventstore.sharing import reader
 from eventstore.statements import Statement
 from eventstore.tables import bodies, events, streams
@@ -51,7 +50,7 @@ def _newest_versions(kinds: tuple[str, ...]) -> Statement:
 
 @cache
 def _newest_of_some(kinds: tuple[str, ...]) -> Statement:
-    """The same of the streams that have one of these numbers."""
+    """The row of each stream with one of these numbers, and its newest version of each kind."""
     return Statement(
         lambda dialect: _newest_in_query(dialect, kinds).where(
             dialect.is_in_list(streams.c.number, "numbers")
@@ -69,10 +68,10 @@ _its_streams = Statement(
     lambda _: select(*_STREAM).where(streams.c.pipeline_id == bindparam("pipeline_id"))
 )
 
-_NEAR = 2
+_NEAR_PER_STREAM = 2
 """Among how many events for each stream of a history its newest is looked for first."""
 
-_near = Statement(
+_newest_within = Statement(
     lambda _: (
         select(events.c.kind, events.c.stream_number, func.max(events.c.version))
         .where(events.c.pipeline_id == bindparam("pipeline_id"))
@@ -98,7 +97,7 @@ def newest(
 def newest_said(
     db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
 ) -> list[Said]:
-    """What they say."""
+    """What the newest event of each kind and stream says, in the order of versions."""
     its_id, places, names = _newest(db, pipeline, kinds, up_to)
     keepers, kept = _bodies(db, its_id, [version for version, _, _ in places])
     read, of_number, found = reader(db, its_id).body, names.streams, []
@@ -119,7 +118,7 @@ def _newest(
 ) -> tuple[int, list[_Place], Names]:
     """Where they are: the pipeline's id, the place of each, and the names of the streams."""
     names = Names()
-    its_id = pipeline_id(db, pipeline)
+    its_id = find_pipeline_id(db, pipeline)
     if its_id is None:
         return 0, [], names
     wanted = tuple(kinds)
@@ -131,7 +130,7 @@ def _newest(
     if not wanted:
         return 0, [], names
     names.pipelines[its_id] = pipeline
-    if up_to is not None and dialect_of(db).READS_PAGES_OF_INDEXES:
+    if up_to is not None and dialect_of(db).SEEKS_ARE_DEAR:
         rows = _its_streams.fetch(db, {"pipeline_id": its_id})
         found = _nearest_first(db, its_id, wanted, [row[0] for row in rows], up_to)
     else:
@@ -140,25 +139,28 @@ def _newest(
         found = _by_kind(wanted, rows)
     for number, namespace, name, *_ in rows:
         names.add(its_id, number, namespace, name)
-    return its_id, sorted([(version, *slot) for slot, version in found.items()]), names
+    return its_id, sorted([(version, *of) for of, version in found.items()]), names
 
 
-_Slot = tuple[str, int]
+_KindOfStream = tuple[str, int]
 """A kind, and the number of a stream."""
 
 
 def _nearest_first(
     db: Connection, its_id: int, kinds: tuple[str, ...], numbers: Sequence[int], up_to: int
-) -> dict[_Slot, int]:
+) -> dict[_KindOfStream, int]:
     """What `_newest_versions` finds, where seeks are dear: most are near.
 
     To read the events before `up_to` in a row takes PostgreSQL a fifth of the time of as many
     seeks, each of which is the dearer the longer the history of its stream is.
     """
-    after = up_to - _NEAR * len(numbers)
+    after = up_to - _NEAR_PER_STREAM * len(numbers)
     near = {"pipeline_id": its_id, "after": after, "up_to": up_to}
-    found = {(kind, number): newest for kind, number, newest in _near.fetch(db, near)}
-    found = {slot: newest for slot, newest in found.items() if slot[0] in kinds}
+    found = {
+        (kind, number): newest
+        for kind, number, newest in _newest_within.fetch(db, near)
+        if kind in kinds  # were they asked for, PostgreSQL would seek each in another index
+    }
     far = {number for number in numbers for kind in kinds if (kind, number) not in found}
     if not far or after <= 0:
         return found
@@ -166,7 +168,7 @@ def _nearest_first(
     return _by_kind(kinds, _newest_of_some(kinds).fetch(db, bounds)) | found
 
 
-def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> dict[_Slot, int]:
+def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> dict[_KindOfStream, int]:
     return {
         (kind, row[0]): version
         for place, kind in enumerate(kinds, start=len(_STREAM))

@@ -12,9 +12,9 @@ from sqlalchemy import literal, select
 from eventstore import sharing
 from eventstore.chain import encoded_names
 from eventstore.dialects import dialect_of
-from eventstore.head import BEFORE_THE_FIRST, Head, find_from, next_id, pipeline_id
+from eventstore.head import BEFORE_THE_FIRST, Head, find_from
 from eventstore.newest import END, newest_of_one
-from eventstore.rows import KEEPS_ITS_BODY, stream_of
+from eventstore.rows import KEEPS_ITS_BODY, find_pipeline_id, next_pipeline_id, stream_of
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class KnownStream(NamedTuple):
     """The number of a stream, and its names as they are hashed."""
 
     number: int
-    encoded: bytes
+    hashed_names: bytes
 
 
 class KnownBody(NamedTuple):
-    """A body, or its digest, and the version that keeps it."""
+    """What a body is known by, and the version that keeps it."""
 
-    said: bytes
+    fingerprint: bytes
     version: int
     commitment: bytes
 
@@ -60,7 +60,7 @@ class Memory:
     """Where a history ended when it was last seen, and what it said there."""
 
     id: int
-    encoded: bytes
+    hashed_names: bytes
     head: Head = BEFORE_THE_FIRST
     mark: object = None
     """What the dialect gave for the last write, where it can tell that nobody has written since."""
@@ -83,17 +83,32 @@ class Memory:
         passed = None if self.read_at_us is None else now_us - self.read_at_us
         return None if passed is None or not 0 <= passed < _A_MOMENT_US else self.time_us + passed
 
-    def lacks(self, draft: Draft) -> bool:
-        """Whether the stream of an event is known, and its newest body is another."""
+    def learn(self, learned: Learned) -> None:
+        """Remember an append that has been written."""
+        self.head, self.parts = learned.head, learned.parts
+        self.streams |= learned.streams
+        self.bodies |= learned.bodies
+
+    def knows_another_body(self, draft: Draft) -> bool:
+        """Whether the stream of an event is known, and no body there is that of the event."""
         stream = self.streams.get(draft.stream)
         if stream is None:
             return False
         known = self.bodies.get(slot(draft, stream.number))
-        return known is None or known.said != known_by(draft.body)
+        return known is None or known.fingerprint != fingerprint(draft.body)
 
 
-def known_by(body: bytes) -> bytes:
-    """What a body is remembered by: itself, unless it is long."""
+class Learned(NamedTuple):
+    """What there is to remember when an append has been written."""
+
+    head: Head
+    streams: dict[StreamDescriptor | None, KnownStream]
+    bodies: dict[Slot, KnownBody]
+    parts: dict[bytes, Place]
+
+
+def fingerprint(body: bytes) -> bytes:
+    """What a body is known by: itself, unless it is long."""
     return body if len(body) <= _SHORT else sha256(body).digest()
 
 
@@ -102,7 +117,7 @@ def slot(draft: Draft, number: int) -> Slot:
     return number, draft.kind.startswith("State")
 
 
-def find(
+def find_end(
     db: Connection,
     pipeline: Pipeline,
     memory: Memory | None,
@@ -120,21 +135,21 @@ def find(
         return memory, clock()
     if memory is None:
         names = pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection
-        its_id = pipeline_id(db, pipeline)
+        its_id = find_pipeline_id(db, pipeline)
         # Whoever begins a pipeline under the next id at the same time takes its version 1.
-        memory = Memory(next_id(db) if its_id is None else its_id, encoded_names(names))
+        memory = Memory(next_pipeline_id(db) if its_id is None else its_id, encoded_names(names))
         found = None if its_id is None else find_from(db, its_id, 0)
     else:
         found = find_from(db, memory.id, memory.head.version)
         if found is None:
             # The database is older than what we remember: somebody restored a backup.
-            return find(db, pipeline, None, clock, read=True)
-    head, hash_of_known, time = found or (BEFORE_THE_FIRST, None, None)
-    now = _time(db, clock) if time is None else time
+            return find_end(db, pipeline, None, clock, read=True)
+    head, hash_of_known, time_us = found or (BEFORE_THE_FIRST, None, None)
+    now = _time(db, clock) if time_us is None else time_us
     if head != memory.head:
         goes_on = hash_of_known is not None and hash_of_known == memory.head.hash
         known = memory.streams if goes_on else {}
-        memory = Memory(memory.id, memory.encoded, head, streams=known, lacks_streams=True)
+        memory = Memory(memory.id, memory.hashed_names, head, streams=known, lacks_streams=True)
     elif dialect.NOW is not None:
         memory.read_at_us, memory.time_us = clock(), now
     memory.mark = mark
@@ -154,7 +169,7 @@ def recall_streams(db: Connection, memory: Memory) -> None:
     rows = db.execute(select(*columns).where(streams.c.pipeline_id == memory.id))
     memory.lacks_streams = False
     memory.streams = {
-        stream_of(namespace, name): KnownStream(number, encoded_names((namespace, name)))
+        stream_of(name, namespace): KnownStream(number, encoded_names((namespace, name)))
         for number, namespace, name in rows
     }
 
@@ -179,7 +194,7 @@ def recall_bodies(db: Connection, memory: Memory, drafts: Sequence[Draft]) -> No
             stream = memory.streams.get(draft.stream)
             # `of` may be a version of another pipeline.
             if stream and read.body(its_codec, data, body_version) == draft.body:
-                known = KnownBody(known_by(draft.body), body_version, bytes(its_commitment))
+                known = KnownBody(fingerprint(draft.body), body_version, bytes(its_commitment))
                 memory.bodies[slot(draft, stream.number)] = known
 
 

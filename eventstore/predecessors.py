@@ -69,7 +69,7 @@ def _in_a_row(
     names = (streams.c.name, streams.c.namespace)
     query = newest_of_streams(dialect_of(db), names, kinds, pipeline_id, before=history[0].version)
     for name, namespace, *versions in db.execute(query):
-        stream = stream_of(namespace, name)
+        stream = stream_of(name, namespace)
         for kind, version in zip(kinds, versions, strict=True):
             if version is not None:
                 newest[kind, stream] = version

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import and_, bindparam, case, func, select, type_coerce
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
@@ -235,10 +236,10 @@ class _Check:
 
     def _rows(self, db: Connection, low: int, high: int) -> Sequence[Sequence[Any]]:
         place = {"pipeline_id": self._part.pipeline_id, "low": low, "high": high}
-        cursor = _read_page.run(db, place).cursor
+        answer = _read_page.execute(db, place)
         try:
-            rows: Sequence[Sequence[Any]] = cursor.fetchall()
-        except db.dialect.loaded_dbapi.Error as error:
+            rows: Sequence[Sequence[Any]] = answer.fetchall()
+        except (DBAPIError, db.dialect.loaded_dbapi.Error) as error:
             raise StoreUnavailable(str(error)) from error
         if rows and type(rows[0][13]) is memoryview:
             return [list(map(_as_bytes, row)) for row in rows]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, func, select
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
-from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
+from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, known_as, to_datetime
 from eventstore.sharing import Reader, reader
 from eventstore.statements import Statement
 from eventstore.tables import bodies, events, pipelines, streams
@@ -83,6 +82,22 @@ def belongs_to(pipeline: Pipeline) -> ColumnElement[bool]:
     return events.c.pipeline_id == its_id
 
 
+_find_id = Statement(
+    lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
+)
+
+
+def find_pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
+    """The database's id of a pipeline, None if nothing was ever appended to it."""
+    found = _find_id.fetch(db, {"pipeline_key": pipeline.key})
+    return found[0][0] if found else None
+
+
+def next_pipeline_id(db: Connection) -> int:
+    """The id of a pipeline that begins now, unless somebody else takes it first."""
+    return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
+
+
 def pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:
     """The row of a pipeline."""
     return {
@@ -105,10 +120,9 @@ def stream_row(pipeline_id: int, number: int, stream: StreamDescriptor | None) -
     }
 
 
-@lru_cache(maxsize=4096)
-def stream_of(namespace: str | None, name: str | None) -> StreamDescriptor | None:
+def stream_of(name: str | None, namespace: str | None) -> StreamDescriptor | None:
     """The stream of a row, None of the whole pipeline's."""
-    return None if name is None else StreamDescriptor(name, namespace)
+    return None if name is None else known_as(name, namespace)
 
 
 def pipeline_of(row: Any) -> Pipeline:
@@ -140,7 +154,7 @@ class Names:
 
     def add(self, pipeline_id: int, number: int, namespace: str | None, name: str | None) -> None:
         """Take a stream from its row."""
-        self.streams[pipeline_id, number] = stream_of(namespace, name)
+        self.streams[pipeline_id, number] = stream_of(name, namespace)
 
     def meet(self, db: Connection, met: Iterable[tuple[int, int]]) -> None:
         """Read those of these streams, by pipeline and number, that are not known.

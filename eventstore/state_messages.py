@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eventstore.errors import InvalidEvent
 from eventstore.events import descriptor, named
 from eventstore.json_reader import spans
-from eventstore.strict_json import TEXTS, checked, dump, dump_if_exact, first_problem, plain
+from eventstore.strict_json import TEXTS, dump, dump_if_exact, first_problem, plain, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,13 +37,14 @@ def encode_state(message: object) -> tuple[bytes, StreamDescriptor | None]:
     return (body, stream) if stream else _judged_by_model(body)
 
 
-_BY_THE_MODEL = frozenset({"global", "global_", "data"})
+_JUDGED_BY_THE_MODEL = frozenset({"global", "global_", "data"})
 _STATS = ("sourceStats", "destinationStats")
-_OF_STATS = ("recordCount", "rejectedRecordCount")
-_OF_STATES = ("type", "stream", "global", *_STATS)
 
 _MOST_BRACKETS = 100
-"""In a state that cannot be too deep for any reader of JSON: the strictest takes 200 levels."""
+"""In a state that is not too deep for any reader of JSON: Airbyte's model takes 200 levels.
+
+Brackets in texts count, too: to tell them apart takes longer than to ask the model.
+"""
 
 
 def _plainly_of_stream(body: bytes, said: dict[str, Any]) -> StreamDescriptor | None:
@@ -60,14 +61,16 @@ def _plainly_of_stream(body: bytes, said: dict[str, Any]) -> StreamDescriptor | 
     name, namespace = names.get("name"), names.get("namespace")
     if type(name) is not str or not (namespace is None or type(namespace) is str):
         return None
-    if not _BY_THE_MODEL.isdisjoint(said) or not all(map(_are_numbers, map(said.get, _STATS))):
+    if not _JUDGED_BY_THE_MODEL.isdisjoint(said):
+        return None
+    if not all(_are_plain_stats(said.get(stats)) for stats in _STATS):
         return None
     if body.count(b"{") + body.count(b"[") > _MOST_BRACKETS:
         return None
     return named(name, namespace)
 
 
-def _are_numbers(stats: Any) -> bool:
+def _are_plain_stats(stats: Any) -> bool:
     return stats is None or (
         type(stats) is dict and all(type(number) in {int, float} for number in stats.values())
     )
@@ -109,7 +112,7 @@ def _judged_by_model(body: bytes) -> tuple[bytes, StreamDescriptor | None]:
 def _body_of(message: object) -> tuple[bytes, dict[str, Any] | None]:
     """The bytes of the inner state, and what they say where that is known."""
     if isinstance(message, TEXTS):
-        return _cut(*checked(message, "the state"))
+        return _cut(*read_object(message, "the state"))
     if hasattr(message, "model_dump"):
         state = message.model_dump(by_alias=True, exclude_unset=True)
         if isinstance(kind := state.get("type"), Enum):
@@ -122,7 +125,7 @@ def _body_of(message: object) -> tuple[bytes, dict[str, Any] | None]:
         raise InvalidEvent(f"a state is an object, not {type(message).__name__}")
     if isinstance(state.get("state"), dict) and state.get("type") in ("STATE", None):
         state = state["state"]
-    return checked(dump(_without_envelope_nulls(state)), "the state")
+    return read_object(dump(_without_envelope_nulls(state)), "the state")
 
 
 _WHITESPACE = b" \t\r\n"
@@ -133,28 +136,34 @@ def _cut(raw: bytes, said: dict[str, Any]) -> tuple[bytes, dict[str, Any] | None
     """Cut the inner state from its envelope, byte for byte, and give `global_` its real name."""
     if "state" not in said and "global_" not in said and said.get("type") != "STATE":
         return raw.strip(_WHITESPACE), said
+    if "state" not in said and said.get("type") == "STATE":
+        raise InvalidEvent("a STATE message needs `state`")
     text = raw.decode()
-    try:
-        places = spans(text)
-        if text[slice(*places.get("type", (0, 0)))] == '"STATE"' and "state" not in places:
-            raise InvalidEvent("a STATE message needs `state`")
-        if "state" in places and "stream" not in places and "global" not in places:
-            start, end = places["state"]
-            text, said = text[start:end], said["state"]
-            if not isinstance(said, dict):
-                raise InvalidEvent("`state` is no JSON object")
-            places = spans(text)
-    except RecursionError as error:
-        raise InvalidEvent("no Airbyte state: nested too deeply") from error
-    if "global_" not in places:
+    if "state" in said and "stream" not in said and "global" not in said:
+        text, said = _values(text)["state"], said["state"]
+        if not isinstance(said, dict):
+            raise InvalidEvent("`state` is no JSON object")
+    if "global_" not in said:
         return text.strip().encode(), said
     # PyAirbyte writes `global` under its Python name (defect 03): keep the values' text.
-    values = {key: text[start:end] for key, (start, end) in places.items()}
+    values = _values(text)
     mislabelled = values.pop("global_")
     if mislabelled != "null":
         values.setdefault("global", mislabelled)
     pairs = (f"{json.dumps(key)}:{value}" for key, value in values.items())
     return ("{" + ",".join(pairs) + "}").encode(), None
+
+
+def _values(text: str) -> dict[str, str]:
+    """The exact texts of the values of an object."""
+    try:
+        return {key: text[start:end] for key, (start, end) in spans(text).items()}
+    except RecursionError as error:
+        raise InvalidEvent("no Airbyte state: nested too deeply") from error
+
+
+_OF_STATS = ("recordCount", "rejectedRecordCount")
+_OF_STATES = ("type", "stream", "global", *_STATS)
 
 
 def _without_envelope_nulls(state: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""SQL compiled once per database, for the statements of every append.
+"""SQL compiled once per database, for statements that are run often.
 
 SQLAlchemy's own cache does not help where it is hot: duckdb-engine switches it off, and building
 a statement anew costs more than SQLite takes to run it.
@@ -6,23 +6,17 @@ a statement anew costs more than SQLite takes to run it.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from sqlalchemy import ARRAY, LargeBinary, String, Text, bindparam, cast, func, select
-from sqlalchemy.types import NullType
 
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute, fetch
 from eventstore.schema import schema_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Executable, Table
-    from sqlalchemy.types import TypeEngine
+    from sqlalchemy import Connection, Executable
 
     from eventstore.dialects import Dialect
     from eventstore.driver import Answer
@@ -34,14 +28,9 @@ class Statement:
     def __init__(self, core: Callable[[Dialect], Executable]) -> None:
         """Remember how it is built; it is compiled at its first run on each kind of database."""
         self._core = core
-        self._compiled: dict[tuple[type, str, str | None], _Compiled] = {}
+        self._compiled: dict[tuple[type, str, str | None], Compiled] = {}
 
-    def run(self, db: Connection, parameters: dict[str, Any]) -> CursorResult[Any]:
-        """Run it once."""
-        compiled = self.compiled(db)
-        return db.exec_driver_sql(compiled.sql, compiled.arrange(parameters))
-
-    def on_driver(self, db: Connection, parameters: dict[str, Any]) -> Answer:
+    def execute(self, db: Connection, parameters: dict[str, Any]) -> Answer:
         """Run it once, as the driver does: a row has values, and no names."""
         compiled = self.compiled(db)
         return execute(db, compiled.sql, compiled.arrange(parameters))
@@ -51,7 +40,7 @@ class Statement:
         compiled = self.compiled(db)
         return fetch(db, compiled.sql, compiled.arrange(parameters))
 
-    def compiled(self, db: Connection) -> _Compiled:
+    def compiled(self, db: Connection) -> Compiled:
         """Its SQL for this kind of database."""
         schema = schema_name(db)
         # On MariaDB it depends on the sessions how names are quoted.
@@ -62,103 +51,9 @@ class Statement:
         return compiled
 
 
-_SIZES = (1000, 100, *range(10, 0, -1))
-"""Rows in a statement: SQLite opens a journal for each, beside a table with triggers."""
+class Compiled(NamedTuple):
+    """A statement as a driver takes it: `in_order` is None where it takes values by their names."""
 
-_WEIGHT = 256 * 1024
-"""Bytes of bodies in a statement of several rows, at most: what any server takes in a packet."""
-
-_WEIGHT_OF_LISTS = 64 << 20
-"""Bytes and characters in a statement of lists: PostgreSQL takes 1 GiB, and some count thrice."""
-
-
-class Batches:
-    """An INSERT of many rows, as many in a statement as can be; a row has the table's columns.
-
-    Of integers, text and bytes, which every driver takes as they are; the last may be long.
-    """
-
-    def __init__(self, table: Table) -> None:
-        """Remember the table."""
-        self._table = table
-        row: dict[str, Any] = {each.name: bindparam(each.name) for each in table.columns}
-        self._one = Statement(lambda _: table.insert().values(row))
-
-    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert the rows."""
-        if len(rows) > 1 and dialect_of(db).UNNESTS:
-            _lists(self._table).run(db, rows)
-            return
-        one = self._one.compiled(db)
-        if len(rows) == 1:
-            execute(db, one.of_rows(1), rows[0])
-            return
-        start = 0
-        while start < len(rows):
-            size = next(size for size in _SIZES if size <= len(rows) - start)
-            while size > 1 and _weight(rows[start : start + size]) > _WEIGHT:
-                size = next(smaller for smaller in _SIZES if smaller < size)
-            some = rows[start : start + size]
-            execute(db, one.of_rows(size), tuple(chain.from_iterable(some)))
-            start += size
-
-
-def _weight(rows: Sequence[tuple[Any, ...]]) -> int:
-    return sum(len(row[-1]) for row in rows)
-
-
-def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of whatever types, each with a value for each column of the table."""
-    if len(rows) > 1 and dialect_of(db).UNNESTS:
-        names = table.columns.keys()
-        _lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
-    elif rows:
-        db.execute(table.insert(), list(rows))
-
-
-class _Lists:
-    """An INSERT of any number of rows, which takes a list for each column."""
-
-    def __init__(self, table: Table) -> None:
-        columns = table.columns.values()
-        self._names = table.columns.keys()
-        self._heavy = [n for n, column in enumerate(columns) if _has_no_limit(column.type)]
-        # Of texts of any length: a cast to a shorter one cuts off what is refused else.
-        types = [Text() if isinstance(column.type, String) else column.type for column in columns]
-        lists = [
-            func.unnest(cast(bindparam(name, type_=NullType()), ARRAY(its_type)))
-            for name, its_type in zip(self._names, types, strict=True)
-        ]
-        insert = table.insert().from_select(self._names, select(*lists))
-        self._statement = Statement(lambda _: insert)
-
-    def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run it once, and again where the rows are too heavy for one."""
-        for some in self._portions(rows):
-            lists = map(list, zip(*some, strict=True))
-            self._statement.on_driver(db, dict(zip(self._names, lists, strict=True)))
-
-    def _portions(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-        start = weight = 0
-        for place, row in enumerate(rows):
-            its_weight = sum(len(row[n] or "") for n in self._heavy)
-            if weight + its_weight > _WEIGHT_OF_LISTS and place > start:
-                yield rows[start:place]
-                start, weight = place, 0
-            weight += its_weight
-        yield rows[start:]
-
-
-@lru_cache(maxsize=32)  # a rebuild has tables of its own each time
-def _lists(table: Table) -> _Lists:
-    return _Lists(table)
-
-
-def _has_no_limit(its_type: TypeEngine[Any]) -> bool:
-    return isinstance(its_type, String | LargeBinary) and its_type.length is None
-
-
-class _Compiled(NamedTuple):
     sql: str
     constants: Mapping[str, Any]
     processors: Sequence[tuple[str, Callable[[Any], Any]]]
@@ -172,24 +67,8 @@ class _Compiled(NamedTuple):
             values[name] = process(values[name])
         return self.in_order(values) if self.in_order else values
 
-    def of_rows(self, size: int) -> str:
-        """An INSERT of one row as one of several, which takes their values in order.
 
-        Text, not Core: to build and compile an INSERT of a thousand rows takes half a second.
-        Drivers that want names take values in order, too.
-        """
-        return _of_rows(self.sql, len(self.names), size, in_order=self.in_order is not None)
-
-
-@lru_cache(maxsize=256)
-def _of_rows(sql: str, columns: int, size: int, *, in_order: bool) -> str:
-    insert, values, row = sql.partition(" VALUES ")
-    if not in_order:
-        row = f"({', '.join(['%s'] * columns)})"
-    return f"{insert}{values}{', '.join([row] * size)}"
-
-
-def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
+def _compile(core: Executable, db: Connection, schema: str | None) -> Compiled:
     compiled: Any = core.compile(  # type: ignore[attr-defined]
         dialect=db.dialect,
         schema_translate_map={None: schema} if schema else None,
@@ -204,9 +83,9 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> _Compiled:
         name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
     }
     if not compiled.positional:
-        return _Compiled(compiled.string, constants, processors, list(compiled.binds), None)
+        return Compiled(compiled.string, constants, processors, list(compiled.binds), None)
     names = compiled.positiontup
     in_order = (
         itemgetter(*names) if len(names) > 1 else lambda values: tuple(map(values.get, names))
     )
-    return _Compiled(compiled.string, constants, processors, names, in_order)
+    return Compiled(compiled.string, constants, processors, names, in_order)

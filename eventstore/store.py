@@ -8,13 +8,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from eventstore import lookup, reading
-from eventstore.append import Append
 from eventstore.appender import Appender
 from eventstore.codec import encode
 from eventstore.database import Database
 from eventstore.errors import InvalidPipeline, UnknownVersion
 from eventstore.events import BODY_LIMIT, KINDS, Pipeline, to_datetime, to_microseconds
 from eventstore.identity import append_id, check_attribution, fresh_run, os_user, uuid7
+from eventstore.placing import Append
 from eventstore.predecessors import before
 from eventstore.schema import LOG
 from eventstore.tables import events, pipelines, streams

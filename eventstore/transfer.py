@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Integer, and_, bindparam, select
 
-from eventstore.head import pipeline_id
 from eventstore.reading import FIRST_PAGE, next_size
+from eventstore.rows import find_pipeline_id
 from eventstore.sharing import reader
 from eventstore.tables import bodies, events, pipelines, streams
 
@@ -108,7 +108,7 @@ def _page() -> Select[Any]:
 def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict[str, Any]]:
     names = {name: getattr(pipeline, name) for name in NAMES}
     page, numbered = _page(), _numbered_streams(store, pipeline)
-    its_id = store.database.read(lambda db: pipeline_id(db, pipeline))
+    its_id = store.database.read(lambda db: find_pipeline_id(db, pipeline))
     after, size = 0, FIRST_PAGE
     while after < head:
         where = {"pipeline": its_id, "after": after, "up_to": head, "size": size}

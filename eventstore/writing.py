@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import bindparam, exists, select
 
 from eventstore.dialects import dialect_of
-from eventstore.statements import Batches, Statement, insert_rows
+from eventstore.inserts import Batches, insert_rows
+from eventstore.statements import Statement
 from eventstore.tables import bodies, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
         Table,
     )
 
-    from eventstore.append import Placed
     from eventstore.head import Head
+    from eventstore.placing import Placed
 
 _EVENT = [column.name for column in events.columns]
 _ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
@@ -50,8 +51,8 @@ def write(db: Connection, placed: Placed) -> None:
 
     The rows of events go first: their key decides the race, and so no two writers deadlock.
     """
-    if placed.is_one_event and dialect_of(db).INSERTS_TOGETHER:
-        _insert_both.on_driver(db, _of_one_event(placed))
+    if placed.is_event_with_body and dialect_of(db).INSERTS_TOGETHER:
+        _insert_both.execute(db, _of_one_event(placed))
     else:
         _insert_events.run(db, placed.events)
         _insert_bodies.run(db, placed.bodies)
@@ -63,7 +64,7 @@ def write(db: Connection, placed: Placed) -> None:
 def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
     """Write the rows of one event, and what shows it, in one statement."""
     values = {**_of_one_event(placed), **beside.parameters}
-    _insert_all(beside.clause).on_driver(db, values)
+    _insert_all(beside.clause).execute(db, values)
 
 
 def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) -> bool:
@@ -72,7 +73,7 @@ def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) ->
     Else nothing is written: returns False.
     """
     values = {**_of_one_event(placed), **beside.parameters, "previous": head.hash}
-    return _insert_all_if_last(beside.clause).on_driver(db, values).rowcount > 0
+    return _insert_all_if_last(beside.clause).execute(db, values).rowcount > 0
 
 
 def _of_one_event(placed: Placed) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from projections.as_of import catalog_as_of, state_as_of
 from projections.catalogs import latest_catalog, register_catalog
 from projections.providers import CatalogProvider, StateProvider
 from projections.registrations import Registrations
-from projections.views import StateView, stand
+from projections.views import StateView, supersede
 from projections.wiring import connect
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class SqlStateWriter(StateProvider):
         self._run = backend._run_of(source_name, destination_name)
         self._pipeline = backend._pipeline(source_name, destination_name=destination_name)
         self._written: dict[StreamDescriptor | None, StoredEvent] = {}
+        self._folded: StateView | None = None
         self._started: int | None = None
         if backend._exclusive:
             [started] = backend._store.append(
@@ -70,11 +71,14 @@ class SqlStateWriter(StateProvider):
 
     def _write_state(self, state_message: AirbyteStateMessage) -> None:
         [saved] = self._append(StateSaved(state_message))
-        stand(self._written, saved)
+        supersede(self._written, saved)
+        self._folded = None
 
     @property
     def _view(self) -> StateView:
-        return StateView(self._pipeline).after(*self._written.values())
+        if self._folded is None:
+            self._folded = StateView(self._pipeline).after(*self._written.values())
+        return self._folded
 
     def _append(self, *events: Event, id: UUID | None = None) -> list[StoredEvent]:  # noqa: A002
         backend = self._state_backend

@@ -17,10 +17,11 @@ from eventstore.events import (
     StoredEvent,
     StreamDefined,
     StreamDescriptor,
+    names_key,
     to_datetime,
 )
 from eventstore.statements import Statement
-from projections.tables import STREAMS_TABLE, key_of, overwrite_row, purge, replace_rows
+from projections.tables import STREAMS_TABLE, overwrite_row, purge, replace_rows
 from projections.views import CATALOG_KINDS, CatalogView, registered_by
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _row(defined: StoredEvent) -> dict[str, Any]:
 def _row_key(defined: StoredEvent) -> str:
     stream = defined.stream
     assert stream is not None
-    return key_of(defined.pipeline.key, stream.namespace, stream.name)
+    return names_key(defined.pipeline.key, stream.namespace, stream.name)
 
 
 def _table_name(pipeline: Pipeline, stream: StreamDescriptor) -> str:

@@ -77,22 +77,25 @@ def _forget(db: Connection, projection: OwnProjection) -> None:
         db.execute(delete(table))
 
 
-_seen_all: WeakKeyDictionary[Engine, dict[str, object]] = WeakKeyDictionary()
-"""When a projection was last behind nothing, as the dialect tells it."""
+_up_to_date: WeakKeyDictionary[Engine, dict[str, object]] = WeakKeyDictionary()
+"""The dialect's snapshot at which a projection had last seen all, by its name.
+
+Of an engine, and not of a store: whoever catches up may open a store each time.
+"""
 
 
 def _behind(db: Connection, name: str) -> dict[int, Pipeline]:
     """The pipelines with events that a projection has not seen, by their ids."""
-    snapshot, seen_all = dialect_of(db).snapshot(db), _seen_all.setdefault(db.engine, {})
-    if snapshot is not None and snapshot == seen_all.get(name):
+    snapshot, up_to_date = dialect_of(db).snapshot(db), _up_to_date.setdefault(db.engine, {})
+    if snapshot is not None and snapshot == up_to_date.get(name):
         return {}
-    found = _look(db, name)
+    found = _find_behind(db, name)
     if not found:
-        seen_all[name] = snapshot
+        up_to_date[name] = snapshot
     return found
 
 
-def _look(db: Connection, name: str) -> dict[int, Pipeline]:
+def _find_behind(db: Connection, name: str) -> dict[int, Pipeline]:
     mine = and_(progress.c.pipeline_id == pipelines.c.id, progress.c.projection == name)
     # The one event that is next: for a range MariaDB reads all that is there of a history.
     newer = exists().where(
@@ -129,7 +132,7 @@ def _apply_page(db: Connection, its_id: int, pipeline: Pipeline, projection: Own
         row = {"projection": projection.name, "pipeline_id": its_id, "version": page[-1].version}
         db.execute(progress.insert(), row)
     elif not dialect_of(db).changed_rows(
-        _move_on.on_driver(db, {**reached, "seen": seen, "reached": page[-1].version})
+        _move_on.execute(db, {**reached, "seen": seen, "reached": page[-1].version})
     ):
         return 0
     for stored in page:

@@ -21,7 +21,10 @@ class Projection(Protocol):
 
     @property
     def KINDS(self) -> Sequence[str]:
-        """The kinds of events it depends on. Of each, the newest per stream must be enough."""
+        """The kinds of events it depends on. Of each, the newest per stream must be enough.
+
+        It is shown appends in which one of these is, or a BodyErased: that may concern any row.
+        """
 
     def apply(self, db: Connection, appended: Sequence[StoredEvent]) -> None:
         """Change the tables for some events of a history, one at least, in their order.

@@ -10,8 +10,8 @@ from sqlalchemy.schema import DropTable
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
+from eventstore.inserts import insert_rows
 from eventstore.schema import schema_name
-from eventstore.statements import insert_rows
 from projections import catalogs, states
 from projections.tables import ALL_TABLES, create_beside
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Table, bindparam, exists, func, select
 
 from eventstore import payload
-from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, to_datetime
+from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -21,7 +21,6 @@ from projections.tables import (
     STATE_TABLES,
     add_rows,
     delete_rows,
-    key_of,
     overwrite_row,
     purge,
 )
@@ -239,8 +238,8 @@ def _table(pipeline: Pipeline) -> Table:
 def _row_key(pipeline: Pipeline, stream: StreamDescriptor | None) -> str:
     """One row per stream, and one for a GLOBAL or LEGACY state, whatever streams are called."""
     if stream is None:
-        return key_of(pipeline.key)
-    return key_of(pipeline.key, stream.namespace, stream.name)
+        return names_key(pipeline.key)
+    return names_key(pipeline.key, stream.namespace, stream.name)
 
 
 def _row(stored: StoredEvent, key: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ length. A row whose `pipeline_key` is null was not written by us.
 from __future__ import annotations
 
 import uuid
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -27,9 +27,10 @@ from sqlalchemy import (
 
 from eventstore import payload
 from eventstore.dialects import dialect_of
-from eventstore.events import NAME_LIMIT, names_key
+from eventstore.events import NAME_LIMIT
+from eventstore.inserts import insert_rows
 from eventstore.rows import belongs_to
-from eventstore.statements import Statement, insert_rows
+from eventstore.statements import Statement
 from eventstore.tables import events
 
 if TYPE_CHECKING:
@@ -52,17 +53,13 @@ _CHUNK = 500
 metadata = MetaData()
 
 
-key_of = lru_cache(maxsize=4096)(names_key)
-"""What rows of ours are found by; to make one takes longer than to insert the row."""
-
-
-def _row_key() -> str:
+def _random_key() -> str:
     return uuid.uuid4().hex
 
 
 def _columns_of_ours(*more: Column[Any]) -> tuple[Column[Any], ...]:
     return (
-        Column("row_key", String(32), primary_key=True, default=_row_key),
+        Column("row_key", String(32), primary_key=True, default=_random_key),
         Column("pipeline_key", String(32)),
         Column("stream_namespace", String(NAME_LIMIT)),
         *more,
@@ -145,7 +142,7 @@ def _copied(db: Connection, table: Table, name: str, **options: Any) -> Table:
 def add_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, with a value for each of their columns."""
     if len(rows) == 1:
-        _insert(table).on_driver(db, dict(rows[0]))
+        _insert(table).execute(db, dict(rows[0]))
     else:
         insert_rows(db, table, rows)
 
@@ -153,7 +150,7 @@ def add_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) ->
 def delete_rows(db: Connection, table: Table, column: Column[str], values: Sequence[str]) -> None:
     """Delete the rows that have one of these values in a column."""
     if len(values) == 1:
-        _delete(table, column).on_driver(db, {"value": values[0]})
+        _delete(table, column).execute(db, {"value": values[0]})
         return
     for start in range(0, len(values), _CHUNK):
         db.execute(table.delete().where(column.in_(values[start : start + _CHUNK])))
@@ -173,7 +170,7 @@ def overwrite_row(
     """Change these columns of the row with the same `row_key`; False if it is not there."""
     overwrite, names = _overwrite(table, changing)
     new = {new_name: values[name] for name, new_name in names}
-    return dialect_of(db).changed_rows(overwrite.on_driver(db, new)) > 0
+    return dialect_of(db).changed_rows(overwrite.execute(db, new)) > 0
 
 
 def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:

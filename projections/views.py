@@ -65,19 +65,17 @@ class StateView:
         whole, streams, erased = self.whole, dict(self.streams), dict(self.erased)
         for event in telling:
             stream, saves = event.stream, event.kind == "StateSaved"
-            lost = erased_by(event) if event.erased else {}
+            lost = erased_by(event)
             if stream is None:
                 whole = event.body if saves and not lost else None
                 streams, erased = {}, lost
                 continue
             streams.pop(stream, None)
-            if erased:
-                erased.pop(stream, None)
+            erased.pop(stream, None)
             if saves:
                 whole = None
-                if erased or lost:
-                    erased.pop(None, None)
-                    erased |= lost
+                erased.pop(None, None)
+                erased |= lost
                 if not lost:
                     streams[stream] = event.body
         return replace(self, whole=whole, streams=streams, erased=erased, **place)
@@ -133,19 +131,19 @@ def standing(events: Iterable[StoredEvent]) -> dict[StreamDescriptor | None, Sto
     """
     found: dict[StreamDescriptor | None, StoredEvent] = {}
     for stored in events:
-        stand(found, stored)
+        supersede(found, stored)
     return found
 
 
-def stand(found: dict[StreamDescriptor | None, StoredEvent], stored: StoredEvent) -> None:
-    """Let one more event say what the state is, in place."""
+def supersede(standing: dict[StreamDescriptor | None, StoredEvent], stored: StoredEvent) -> None:
+    """Put one more event, in place, in the place of those that it makes void."""
     if stored.stream is None:
-        found.clear()
+        standing.clear()
     elif stored.kind == "StateSaved":
-        found.pop(None, None)
-    found.pop(stored.stream, None)
+        standing.pop(None, None)
+    standing.pop(stored.stream, None)
     if stored.kind == "StateSaved":
-        found[stored.stream] = stored
+        standing[stored.stream] = stored
 
 
 @dataclass(frozen=True)

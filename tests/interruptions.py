@@ -116,15 +116,14 @@ def commit_then_die(db: Connection) -> None:
 
 
 @contextmanager
-def counted(engine: Engine, *, each: bool = False) -> Iterator[list[str]]:
-    """Collect the statements; without those that only begin, end or tune a transaction if not each.
-
-    Those take no look at a table.
+def counted(engine: Engine, *, all_statements: bool = False) -> Iterator[list[str]]:
+    """Collect the statements; without those that only begin, end or tune a transaction unless
+    `all_statements` are wanted.
     """
     statements: list[str] = []
 
     def note(_db: object, _cursor: object, statement: str, *_: object) -> None:
-        if each or statement.split(maxsplit=1)[0].upper() not in {
+        if all_statements or statement.split(maxsplit=1)[0].upper() not in {
             "BEGIN",
             "COMMIT",
             "ROLLBACK",

@@ -65,8 +65,8 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
-    def READS_PAGES_OF_INDEXES(self) -> bool:
-        """Whether a seek reads all that matches on a page of an index before it gives the first."""
+    def SEEKS_ARE_DEAR(self) -> bool:
+        """Whether some events in a row are read faster than as many are sought by an index."""
 
     @property
     def TEMPORARY(self) -> str | None:

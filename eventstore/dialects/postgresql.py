@@ -30,7 +30,9 @@ FOREIGN_TABLES = True
 INSERTS_TOGETHER = True
 UNNESTS = True
 SKIPS_THROUGH_GROUPS = False
-READS_PAGES_OF_INDEXES = True
+SEEKS_ARE_DEAR = True
+"""A seek takes 7 to 30 us: it reads all that matches on a page of the index before the first."""
+
 TEMPORARY = "pg_temp"
 KEEPS_COLUMNS = False
 INDEX_HINT = ""

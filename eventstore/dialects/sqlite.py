@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from eventstore.driver import execute
+from eventstore.driver import execute, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -37,7 +37,7 @@ INSERTS_TOGETHER = False
 
 UNNESTS = False
 SKIPS_THROUGH_GROUPS = False
-READS_PAGES_OF_INDEXES = False
+SEEKS_ARE_DEAR = False
 TEMPORARY = "temp"
 KEEPS_COLUMNS = False
 INDEX_HINT = ""
@@ -100,28 +100,31 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
 
 
 class _Mark(NamedTuple):
-    """How others left the file, and how many rows this connection has changed since it is open."""
+    """What moves when another connection commits, and when this one changes a row.
+
+    Both count for one connection, and say nothing to another.
+    """
 
     connection: Any
-    others: int
-    changes: int
+    data_version: int
+    total_changes: int
 
 
 def snapshot(db: Connection) -> _Mark:
-    """As it is for this connection; for another it is another."""
+    """SQLite's counters."""
     connection: Any = db.connection.driver_connection
-    [others] = execute(db, "PRAGMA data_version").fetchone()
-    return _Mark(connection, others, connection.total_changes)
+    [[data_version]] = fetch(db, "PRAGMA data_version")
+    return _Mark(connection, data_version, connection.total_changes)
 
 
-def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - as below
+def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - it is of the whole file
     """Whatever is written, and by whom: SQLite knows no more than that."""
     return snapshot(db)
 
 
-def mark_written(db: Connection, pipeline_key: str, before: _Mark) -> _Mark:  # noqa: ARG001 - as above
+def mark_written(db: Connection, pipeline_key: str, before: _Mark) -> _Mark:  # noqa: ARG001 - as `mark`
     """Nobody else could write since."""
-    return before._replace(changes=before.connection.total_changes)
+    return before._replace(total_changes=before.connection.total_changes)
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

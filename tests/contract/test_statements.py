@@ -77,7 +77,7 @@ def test_to_find_nothing_new_takes_one_statement_for_any_number_of_pipelines(dat
         store = connect(engine)
         following = store.follow(store.heads(), every_s=0)
         append = partial(writer.append, Pipeline("source-3"), *emitted(1))
-        with Interruption(6).of(engine, append), counted(engine, each=True) as statements:
+        with Interruption(6).of(engine, append), counted(engine, all_statements=True) as statements:
             assert next(following).version == 3
         assert store.count() == 21
     first, idle = statements[0], statements[3:6]  # what comes between is the first look

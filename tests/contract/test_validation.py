@@ -1,15 +1,10 @@
 """What cannot be taken is refused at the door: the error says what and where, nothing is stored."""
 
 import json
-import re
 from collections import OrderedDict
 from contextlib import contextmanager
 
 import pytest
-from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from eventstore import (
     CatalogRegistered,
@@ -22,7 +17,6 @@ from eventstore import (
     StreamDefined,
     StreamDescriptor,
 )
-from eventstore.codec import encode
 from tests.messages import configured_stream, global_state, inner_state, saved, stream_state
 
 SHOP = Pipeline("source-shop")
@@ -272,69 +266,3 @@ def test_names_and_texts_just_within_the_limits_are_taken(store):
     )
     assert list(store.history(pipeline)) == stored
     assert store.pipelines() == [pipeline]
-
-
-_NUMBER_OR_NOT = st.none() | st.booleans() | st.integers() | st.floats(0, 1e9) | st.text(max_size=2)
-_NAMES = st.text(max_size=3) | _NUMBER_OR_NOT
-_BLOBS = st.none() | st.dictionaries(st.text(max_size=3), _NUMBER_OR_NOT, max_size=3) | _NAMES
-_COUNTS = st.dictionaries(
-    st.sampled_from(["recordCount", "rejectedRecordCount", "more"]), _NUMBER_OR_NOT
-)
-
-
-def _some_of(**values):
-    return st.fixed_dictionaries({}, optional=values)
-
-
-_STREAMS = _some_of(
-    stream_descriptor=_some_of(name=_NAMES, namespace=_NAMES, more=_BLOBS) | _BLOBS,
-    stream_state=_BLOBS,
-    more=_BLOBS,
-)
-_STATES = _some_of(
-    type=st.sampled_from(["STREAM", "STREAM", "GLOBAL", "LEGACY", "PARTITION", None, 1]),
-    stream=_STREAMS | _BLOBS,
-    data=_BLOBS,
-    sourceStats=_COUNTS | _BLOBS,
-    destinationStats=_COUNTS | _BLOBS,
-    more=_BLOBS,
-) | _some_of(
-    type=st.just("STREAM"),
-    stream=_some_of(stream_descriptor=_some_of(name=st.just("a"), namespace=_NAMES)),
-    sourceStats=_COUNTS,
-    **{"global": _BLOBS},
-)
-
-
-@settings(max_examples=1000)
-@given(state=_STATES)
-def test_airbytes_model_takes_a_state_that_is_taken_and_refuses_one_that_it_refuses(state):
-    """Whichever way it was found valid: most states are never shown to the model."""
-    text = json.dumps(state)
-    try:
-        model = AirbyteStateMessage.model_validate_json(text)
-    except ValidationError:
-        with pytest.raises(InvalidEvent):
-            encode(StateSaved(text))
-        return
-    try:
-        stream = encode(StateSaved(text)).stream
-    except InvalidEvent as refusal:
-        assert re.search("needs `|no state in it|NUL", str(refusal))  # noqa: RUF100, PT017
-        return
-    if stream:
-        its = model.stream.stream_descriptor
-        assert (stream.name, stream.namespace) == (its.name, its.namespace)
-    assert (stream is not None) == (model.type is AirbyteStateType.STREAM)
-
-
-@settings(max_examples=1000)
-@given(state=_STATES)
-def test_a_model_is_stored_as_all_that_was_said_with_it(state):
-    """Nulls of the envelope are nothing that was said: as such they read as before."""
-    try:
-        model = AirbyteStateMessage.model_validate(state)
-        body = encode(StateSaved(model)).body
-    except (InvalidEvent, ValidationError):
-        return
-    assert AirbyteStateMessage.model_validate_json(body) == model

@@ -1,4 +1,4 @@
-"""One append: its events placed behind the head, each with its version, time, body and hash."""
+"""Events of an append placed behind the head, each with its version, time, body and hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from eventstore.head import Head
 from eventstore.memory import (
     KnownBody,
     KnownStream,
-    known_by,
+    Learned,
+    fingerprint,
     recall_bodies,
     recall_parts,
     recall_streams,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from eventstore.codec import Draft
     from eventstore.events import Pipeline, StreamDescriptor
     from eventstore.memory import Memory, Slot
-    from eventstore.parts import Place
 
 _SALT_BYTES = 16
 
@@ -61,26 +61,10 @@ class Placed(NamedTuple):
     learned: Learned
 
     @property
-    def is_one_event(self) -> bool:
-        """Whether it is an event and its body, and nothing more."""
+    def is_event_with_body(self) -> bool:
+        """Whether it is one event and its body, and nothing more."""
         more = self.streams or self.pipeline
         return len(self.events) == len(self.bodies) == 1 and not more
-
-
-class Learned(NamedTuple):
-    """What there is to remember when an append has been written."""
-
-    head: Head
-    streams: dict[StreamDescriptor | None, KnownStream]
-    bodies: dict[Slot, KnownBody]
-    parts: dict[bytes, Place]
-
-    def by(self, memory: Memory) -> Memory:
-        """The memory that has learned it."""
-        memory.head, memory.parts = self.head, self.parts
-        memory.streams |= self.streams
-        memory.bodies |= self.bodies
-        return memory
 
 
 def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
@@ -93,20 +77,18 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     new_bodies = _NewBodies(db, memory, len(drafts))
     actor, reason, run = append.actor, append.reason, append.run
     version, its_hash, stored_at = memory.head
+    # The first is stored now, and each a microsecond after the one before, whatever the clock says.
     stored_at = max(now - 1, stored_at)
     moment = to_datetime(stored_at)
     for draft in drafts:
         kind, descriptor, body, origin, of = draft
         number, names = memory.streams.get(descriptor) or new_streams[descriptor]
         version, stored_at, moment = version + 1, stored_at + 1, moment + MICROSECOND
-        keeper, committed = new_bodies.kept(draft, number, version) if body else (None, None)
-        place = version, stored_at, id_bytes, kind, FORMAT
-        its_hash = row_hash(
-            *(its_hash, memory.encoded, *place, names),
-            *(origin, of, actor, reason, run, keeper, committed),
-        )
-        said = origin, of, actor, reason, run, keeper, committed
-        rows.append((memory.id, *place, number, *said, its_hash))
+        keeper, committed = new_bodies.keep(draft, number, version) if body else (None, None)
+        begins = version, stored_at, id_bytes, kind, FORMAT
+        ends: Any = origin, of, actor, reason, run, keeper, committed
+        its_hash = row_hash(its_hash, memory.hashed_names, *begins, names, *ends)
+        rows.append((memory.id, *begins, number, *ends, its_hash))
         stored.append(
             StoredEvent.made_of(
                 {
@@ -168,16 +150,16 @@ class _NewBodies:
         self._memory = memory
         self._salts = urandom(_SALT_BYTES * count)
 
-    def kept(self, draft: Draft, number: int, version: int) -> tuple[int, bytes]:
-        """The version that keeps the body of a draft, and the commitment to it."""
+    def keep(self, draft: Draft, number: int, version: int) -> tuple[int, bytes]:
+        """Add the body unless it is there; the version that keeps it, and the commitment to it."""
         body, its_slot = draft.body, slot(draft, number)
-        said = known_by(body)
+        known_by = fingerprint(body)
         known = self.known.get(its_slot) or self._memory.bodies.get(its_slot)
-        if known is None or known.said != said:
+        if known is None or known.fingerprint != known_by:
             start = _SALT_BYTES * len(self.rows)
             salt = self._salts[start : start + _SALT_BYTES]
             codec, data = self._packed(draft, version)
-            known = KnownBody(said, version, commitment(salt, body))
+            known = KnownBody(known_by, version, commitment(salt, body))
             self.known[its_slot] = known
             self.rows.append((self._memory.id, version, salt, codec, data))
         return known.version, known.commitment

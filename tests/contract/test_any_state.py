@@ -1,0 +1,90 @@
+"""Any state there can be: Airbyte's model, to which most are never shown, has to agree."""
+
+import json
+import re
+
+import pytest
+from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from eventstore import InvalidEvent, StateSaved
+from eventstore.codec import encode
+
+_OURS = re.compile("needs `|no state in it|NUL|lone surrogate")
+"""What we refuse and the model does not."""
+
+_NUMBER_OR_NOT = st.none() | st.booleans() | st.integers() | st.floats(0, 1e9) | st.text(max_size=2)
+_NAMES = st.text(max_size=3) | _NUMBER_OR_NOT
+_BLOBS = st.none() | st.dictionaries(st.text(max_size=3), _NUMBER_OR_NOT, max_size=3) | _NAMES
+_COUNTS = st.dictionaries(
+    st.sampled_from(["recordCount", "rejectedRecordCount", "more"]), _NUMBER_OR_NOT
+)
+
+
+def _some_of(**values):
+    return st.fixed_dictionaries({}, optional=values)
+
+
+_STREAMS = _some_of(
+    stream_descriptor=_some_of(name=_NAMES, namespace=_NAMES, more=_BLOBS) | _BLOBS,
+    stream_state=_BLOBS,
+    more=_BLOBS,
+)
+_STATES = _some_of(
+    type=st.sampled_from(["STREAM", "STREAM", "GLOBAL", "LEGACY", "PARTITION", None, 1]),
+    stream=_STREAMS | _BLOBS,
+    data=_BLOBS,
+    sourceStats=_COUNTS | _BLOBS,
+    destinationStats=_COUNTS | _BLOBS,
+    more=_BLOBS,
+) | _some_of(
+    type=st.just("STREAM"),
+    stream=_some_of(stream_descriptor=_some_of(name=st.just("a"), namespace=_NAMES)),
+    sourceStats=_COUNTS,
+    **{"global": _BLOBS},
+)
+
+
+def encoded(message):
+    """What would be stored of a state that the model takes; None where we alone refuse it."""
+    try:
+        return encode(StateSaved(message))
+    except InvalidEvent as refusal:
+        if not _OURS.search(str(refusal)):
+            raise
+        return None
+
+
+@settings(max_examples=1000)
+@given(state=_STATES)
+def test_a_state_is_taken_exactly_if_airbytes_model_takes_it(state):
+    """Whichever way it was found valid: most states are never shown to the model."""
+    text = json.dumps(state)
+    try:
+        model = AirbyteStateMessage.model_validate_json(text)
+    except ValidationError:
+        with pytest.raises(InvalidEvent):
+            encode(StateSaved(text))
+        return
+    draft = encoded(text)
+    if draft is None:
+        return
+    stream = draft.stream
+    if stream:
+        its = model.stream.stream_descriptor
+        assert (stream.name, stream.namespace) == (its.name, its.namespace)
+    assert (stream is not None) == (model.type is AirbyteStateType.STREAM)
+
+
+@settings(max_examples=1000)
+@given(state=_STATES)
+def test_a_model_is_stored_as_all_that_was_said_with_it(state):
+    """Nulls of the envelope are nothing that was said: as such they read as before."""
+    try:
+        model = AirbyteStateMessage.model_validate(state)
+    except ValidationError:
+        return
+    draft = encoded(model)
+    assert draft is None or AirbyteStateMessage.model_validate_json(draft.body) == model
