@@ -128,7 +128,7 @@ class Appender:
             if self._inline:
                 self._inline(db, placed.stored)
         memory.learn(placed.learned)
-        memory.mark = dialect.mark_written(db, pipeline.key, memory.mark)
+        memory.mark = dialect.mark_written(db, pipeline.key)
         return placed.stored, memory
 
     def _write_at_once(self, db: Connection, placed: Placed) -> bool:

@@ -118,9 +118,9 @@ def encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
 
 def _definition(model: ConfiguredAirbyteStream) -> dict[str, Any]:
     dumped = model.model_dump(by_alias=True, exclude_unset=True)
-    modes = [_value(mode) for mode in dumped["stream"].get("supported_sync_modes") or ()]
-    if modes:
-        dumped["stream"]["supported_sync_modes"] = modes
+    modes = dumped["stream"].get("supported_sync_modes")
+    if isinstance(modes, list):
+        dumped["stream"]["supported_sync_modes"] = [_value(mode) for mode in modes]
     return {key: _value(each) for key, each in dumped.items() if key not in VOLATILE}
 
 

@@ -201,6 +201,12 @@ def _in_transaction(db: Connection, work: Callable[[Connection], T]) -> T:
             db.begin()
         dialect.begin_write(db)
         result = work(db)
+        if not db.in_transaction() or not dialect.is_open(db):
+            raise StoreUnavailable(
+                "the transaction was ended in the middle: whatever takes part in it, such as a "
+                "projection, must neither commit nor roll back, nor use another connection where "
+                "the pool has but one"
+            )
         try:
             db.commit()
         except BaseException:
@@ -273,9 +279,9 @@ class _Pooled:
             if self._ends_committed and error is None and not self._db.invalidated:
                 # As SQLAlchemy does where a transaction ends with its connection. It rolls back
                 # else, whatever was committed: DuckDB takes as long to refuse that as to insert.
-                # What is put back so is not put back once more by `close`.
-                pooled: Any = self._db.connection
-                pooled._close_special(transaction_reset=True)
+                db: Any = self._db
+                db.connection._close_special(transaction_reset=True)
+                db._dbapi_connection = None  # or `close` would put it back once more
             self._db.close()
         except DBAPIError as failure:
             self._end_if_lost(failure)

@@ -73,7 +73,7 @@ def _of_rows(one: Compiled, size: int) -> str:
 @lru_cache(maxsize=256)
 def _repeated(sql: str, size: int, columns: int | None) -> str:
     # Text, not Core: to build and compile an INSERT of a thousand rows takes half a second.
-    insert, values, row = sql.partition(" VALUES ")
+    insert, values, row = sql.rpartition(" VALUES ")
     if columns is not None:
         row = f"({', '.join(['%s'] * columns)})"
     return f"{insert}{values}{', '.join([row] * size)}"

@@ -19,6 +19,7 @@ from eventstore.tables import bodies, events, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Connection, Select, Table
 
@@ -132,7 +133,7 @@ def _newest(
     names.pipelines[its_id] = pipeline
     if up_to is not None and dialect_of(db).SEEKS_ARE_DEAR:
         rows = _its_streams.fetch(db, {"pipeline_id": its_id})
-        found = _nearest_first(db, its_id, wanted, [row[0] for row in rows], up_to)
+        found = _nearest_first(db, its_id, wanted, {row[0] for row in rows}, up_to)
     else:
         bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
         rows = _newest_versions(wanted).fetch(db, bounds)
@@ -147,7 +148,7 @@ _KindOfStream = tuple[str, int]
 
 
 def _nearest_first(
-    db: Connection, its_id: int, kinds: tuple[str, ...], numbers: Sequence[int], up_to: int
+    db: Connection, its_id: int, kinds: tuple[str, ...], numbers: AbstractSet[int], up_to: int
 ) -> dict[_KindOfStream, int]:
     """What `_newest_versions` finds, where seeks are dear: most are near.
 
@@ -159,7 +160,8 @@ def _nearest_first(
     found = {
         (kind, number): newest
         for kind, number, newest in _newest_within.fetch(db, near)
-        if kind in kinds  # were they asked for, PostgreSQL would seek each in another index
+        # Were kinds asked for, PostgreSQL would seek each in another index.
+        if kind in kinds and number in numbers
     }
     far = {number for number in numbers for kind in kinds if (kind, number) not in found}
     if not far or after <= 0:

@@ -147,8 +147,10 @@ def find_end(
     head, hash_of_known, time_us = found or (BEFORE_THE_FIRST, None, None)
     now = _time(db, clock) if time_us is None else time_us
     if head != memory.head:
-        goes_on = hash_of_known is not None and hash_of_known == memory.head.hash
-        known = memory.streams if goes_on else {}
+        if hash_of_known is not None and hash_of_known != memory.head.hash:
+            # It is another history: somebody restored a backup, and others went on with it.
+            return find_end(db, pipeline, None, clock, read=True)
+        known = memory.streams
         memory = Memory(memory.id, memory.hashed_names, head, streams=known, lacks_streams=True)
     elif dialect.NOW is not None:
         memory.read_at_us, memory.time_us = clock(), now

@@ -6,6 +6,7 @@ Airbyte's models are imported where they are used: that takes as long as to impo
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,15 @@ def _plainly_of_stream(body: bytes, said: dict[str, Any]) -> StreamDescriptor | 
         return None
     if body.count(b"{") + body.count(b"[") > _MOST_BRACKETS:
         return None
+    if len(body) > _LONG_NUMBER and _LONG.search(body):
+        return None
     return named(name, namespace)
+
+
+_LONG_NUMBER = 4000
+"""Digits of a number that Airbyte's model may not read: it takes 4,300."""
+
+_LONG = re.compile(rb"[0-9.]{%d}" % _LONG_NUMBER)
 
 
 def _are_plain_stats(stats: Any) -> bool:
@@ -113,19 +122,26 @@ def _body_of(message: object) -> tuple[bytes, dict[str, Any] | None]:
     """The bytes of the inner state, and what they say where that is known."""
     if isinstance(message, TEXTS):
         return _cut(*read_object(message, "the state"))
-    if hasattr(message, "model_dump"):
-        state = message.model_dump(by_alias=True, exclude_unset=True)
-        if isinstance(kind := state.get("type"), Enum):
-            state["type"] = kind.value
-        state = _without_envelope_nulls(state)
-        if "state" not in state and (body := dump_if_exact(state)):
-            return body, state
+    if hasattr(message, "model_dump") and (dumped := _dumped(message)):
+        return dumped
     state = plain(message)
     if not isinstance(state, dict):
         raise InvalidEvent(f"a state is an object, not {type(message).__name__}")
     if isinstance(state.get("state"), dict) and state.get("type") in ("STATE", None):
         state = state["state"]
     return read_object(dump(_without_envelope_nulls(state)), "the state")
+
+
+def _dumped(model: Any) -> tuple[bytes, dict[str, Any]] | None:
+    """The same of one of Airbyte's models, in a fifth of the time; None where it is not plain."""
+    state = model.model_dump(by_alias=True, exclude_unset=True)
+    if not isinstance(state, dict) or "state" in state:
+        return None
+    if isinstance(kind := state.get("type"), Enum):
+        state["type"] = kind.value
+    state = _without_envelope_nulls(state)
+    body = dump_if_exact(state)
+    return (body, state) if body else None
 
 
 _WHITESPACE = b" \t\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +82,16 @@ def dump(value: Any) -> bytes:
 
 
 def dump_if_exact(value: dict[str, Any]) -> bytes | None:
-    """Write an object ten times as fast as `dump`; None unless it reads as what it was."""
+    """The bytes that `dump` makes, ten times as fast; None where they may be others."""
     try:
         raw = orjson.dumps(value)
     except TypeError:  # also of what `dump` can write
         return None
-    return raw if orjson.loads(raw) == value else None
+    return raw if orjson.loads(raw) == value and not _WRITTEN_OTHERWISE.search(raw) else None
+
+
+_WRITTEN_OTHERWISE = re.compile(rb"[0-9]e|[0-9]{16}\.|0\.0000")
+"""Numbers that are large or small; what looks like one in a text does no harm."""
 
 
 def first_problem(error: ValidationError) -> str:

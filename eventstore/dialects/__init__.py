@@ -107,8 +107,11 @@ class Dialect(Protocol):
         None where only the log can tell. For a transaction that will write.
         """
 
-    def mark_written(self, db: Connection, pipeline_key: str, before: Any) -> object:
-        """The mark after a write of the transaction, which had found that one before."""
+    def mark_written(self, db: Connection, pipeline_key: str) -> object:
+        """The mark after a write of the transaction."""
+
+    def is_open(self, db: Connection) -> bool:
+        """Whether the transaction that SQLAlchemy takes for open is, where the driver can tell."""
 
     def snapshot(self, db: Connection) -> object:
         """What stays the same while nobody commits anything; None where that is not cheap to tell.

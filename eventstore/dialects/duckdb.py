@@ -83,15 +83,24 @@ def turn(db: Connection) -> AbstractContextManager[object]:
         return _turns[_database(db)]
 
 
+def is_open(db: Connection) -> bool:  # noqa: ARG001 - as SQLAlchemy knows it
+    """Nothing more to ask: its driver does not tell."""
+    return True
+
+
 def mark(db: Connection, pipeline_key: str) -> object:
-    """All that is written is by this process: whoever has the turn may look."""
-    return _marks.get((_database(db), pipeline_key))
+    """All that is written while the file is open is by this process: who has the turn may look.
+
+    As long as this connection has been there the file has been open: none was put in its place.
+    """
+    last = _marks.get((_database(db), pipeline_key))
+    return last and (last, db.connection.dbapi_connection)
 
 
-def mark_written(db: Connection, pipeline_key: str, before: object) -> object:  # noqa: ARG001
+def mark_written(db: Connection, pipeline_key: str) -> object:
     """Another one, also where the transaction will fail."""
-    _marks[_database(db), pipeline_key] = its = object()
-    return its
+    _marks[_database(db), pipeline_key] = object()
+    return mark(db, pipeline_key)
 
 
 def _database(db: Connection) -> str:

@@ -161,11 +161,16 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
+def is_open(db: Connection) -> bool:  # noqa: ARG001 - as SQLAlchemy knows it
+    """Nothing more to ask: a driver's own COMMIT or ROLLBACK is not looked for."""
+    return True
+
+
 def mark(db: Connection, pipeline_key: str) -> None:
     """Only the log can tell who has written."""
 
 
-def mark_written(db: Connection, pipeline_key: str, before: None) -> None:
+def mark_written(db: Connection, pipeline_key: str) -> None:
     """Nothing to change: see `mark`."""
 
 

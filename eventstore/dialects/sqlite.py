@@ -99,7 +99,21 @@ def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no
     return nullcontext()
 
 
-class _Mark(NamedTuple):
+def is_open(db: Connection) -> bool:
+    """Whether it was begun and not ended, by whatever means."""
+    connection: Any = db.connection.driver_connection
+    return bool(connection.in_transaction)
+
+
+def mark(db: Connection, pipeline_key: str) -> None:
+    """Only the log can tell: SQLite's counters do not move where a backup is put back."""
+
+
+def mark_written(db: Connection, pipeline_key: str) -> None:
+    """Nothing to change: see `mark`."""
+
+
+class _Snapshot(NamedTuple):
     """What moves when another connection commits, and when this one changes a row.
 
     Both count for one connection, and say nothing to another.
@@ -110,21 +124,17 @@ class _Mark(NamedTuple):
     total_changes: int
 
 
-def snapshot(db: Connection) -> _Mark:
-    """SQLite's counters."""
+_OWN = {"main", "temp"}
+
+
+def snapshot(db: Connection) -> _Snapshot | None:
+    """SQLite's counters; nothing of what is not committed yet, and of files that are attached."""
     connection: Any = db.connection.driver_connection
+    names = {name for _, name, _ in fetch(db, "PRAGMA database_list")}
+    if connection.in_transaction or not names <= _OWN:
+        return None
     [[data_version]] = fetch(db, "PRAGMA data_version")
-    return _Mark(connection, data_version, connection.total_changes)
-
-
-def mark(db: Connection, pipeline_key: str) -> _Mark:  # noqa: ARG001 - it is of the whole file
-    """Whatever is written, and by whom: SQLite knows no more than that."""
-    return snapshot(db)
-
-
-def mark_written(db: Connection, pipeline_key: str, before: _Mark) -> _Mark:  # noqa: ARG001 - as `mark`
-    """Nobody else could write since."""
-    return before._replace(total_changes=before.connection.total_changes)
+    return _Snapshot(connection, data_version, connection.total_changes)
 
 
 def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:

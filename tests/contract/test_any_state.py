@@ -7,10 +7,18 @@ import pytest
 from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import RootModel, ValidationError
 
 from eventstore import InvalidEvent, StateSaved
 from eventstore.codec import encode
+from eventstore.strict_json import dump, dump_if_exact
+from tests.messages import stream_state
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
 
 _OURS = re.compile("needs `|no state in it|NUL|lone surrogate")
 """What we refuse and the model does not."""
@@ -88,3 +96,26 @@ def test_a_model_is_stored_as_all_that_was_said_with_it(state):
         return
     draft = encoded(model)
     assert draft is None or AirbyteStateMessage.model_validate_json(draft.body) == model
+
+
+@settings(max_examples=2000)
+@given(value=st.dictionaries(st.text(max_size=3), _ANYTHING, max_size=3))
+def test_an_object_is_written_in_one_way(value):
+    """However it is given: the same bytes are the same state, and may be appended again."""
+    written = dump_if_exact(value)
+    assert written is None or written == dump(value)
+
+
+@pytest.mark.parametrize("digits", ["9" * 300, "1" * 5000 + "e-4990", "1." + "2" * 5000, "0" * 3])
+def test_a_number_that_cannot_be_read_again_is_not_taken(digits):
+    text = stream_state("users", {"n": "digits"}).replace('"digits"', digits)
+    try:
+        draft = encode(StateSaved(text))
+    except InvalidEvent:
+        return
+    assert AirbyteStateMessage.model_validate_json(draft.body)
+
+
+def test_what_is_no_state_is_refused_as_a_model_too():
+    with pytest.raises(InvalidEvent, match="a state is an object"):
+        encode(StateSaved(RootModel[list[int]]([1])))

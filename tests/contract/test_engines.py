@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
-from eventstore import NotAnEventStore, Pipeline
+from eventstore import EventStore, NotAnEventStore, Pipeline, StoreUnavailable
 from eventstore.dialects import dialect_of
 from eventstore.erasure import retention
 from eventstore.integrity import verify
@@ -193,3 +193,41 @@ def test_a_connection_that_has_committed_is_put_back_as_it_is(engine):
     put_back.clear()
     store.append(SHOP, saved("users", {"n": 1}))
     assert put_back == [True]
+
+
+def test_an_append_leaves_alone_what_a_thread_has_opened_before():
+    """There each thread has one connection, whoever asks for it."""
+    engine = create_engine("sqlite://", poolclass=SingletonThreadPool)
+    store = connect(engine)
+    with engine.connect() as mine:
+        assert mine.exec_driver_sql("SELECT 1").scalar() == 1
+        store.append(SHOP, saved("users", {"n": 0}))
+        assert mine.exec_driver_sql("SELECT count(*) FROM _eventstore_events").scalar() == 1
+
+
+def test_a_projection_that_ends_the_transaction_is_found_out(engine):
+    """Or the event would be told as stored, and the next one leave a gap."""
+    refuses_to_be_ended(engine, lambda db: db.rollback())
+
+
+@pytest.mark.parametrize(
+    "end", [lambda db: db.connection.rollback(), lambda db: db.exec_driver_sql("ROLLBACK")]
+)
+def test_so_is_one_that_goes_behind_sqlalchemys_back_where_the_driver_can_tell(tmp_path, end):
+    refuses_to_be_ended(create_engine(f"sqlite:///{tmp_path / 'log.db'}"), end)
+
+
+def refuses_to_be_ended(engine, end):
+    connect(engine).append(SHOP, saved("users", {"n": 0}))
+    failing = [end]
+
+    def inline(db, _):
+        if failing:
+            failing.pop()(db)
+
+    store = EventStore(engine, inline=inline)
+    with pytest.raises(StoreUnavailable, match="must neither commit nor roll back"):
+        store.append(SHOP, saved("users", {"n": 1}))
+    [stored] = store.append(SHOP, saved("users", {"n": 2}))
+    assert stored.version == 2
+    assert verify(store).is_whole
