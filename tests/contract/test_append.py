@@ -17,7 +17,7 @@ from eventstore import (
     StoredEvent,
     StreamDefined,
     StreamDescriptor,
-    statements,
+    inserts,
 )
 from eventstore.integrity import verify
 from projections import latest_state
@@ -138,7 +138,7 @@ def test_one_invalid_event_keeps_its_whole_batch_out(store, bad_at):
 
 def test_a_batch_too_heavy_for_one_statement_is_stored_by_several(store, monkeypatch):
     for weight in ("_WEIGHT", "_WEIGHT_OF_LISTS"):
-        monkeypatch.setattr(statements, weight, 1000)
+        monkeypatch.setattr(inserts, weight, 1000)
     batch = [saved(f"s{n}", {"cursor": "x" * (n * 97 % 1500)}) for n in range(25)]
     stored = store.append(SHOP, *batch)
     assert list(store.history(SHOP)) == stored
