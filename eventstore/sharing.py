@@ -11,7 +11,7 @@ from sqlalchemy import select, type_coerce
 from sqlalchemy.types import NullType
 
 from eventstore import parts
-from eventstore.compression import unpacked
+from eventstore.compression import PLAIN, unpacked
 from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.tables import bodies
 
@@ -46,6 +46,8 @@ class Reader:
 
         Raises AlteredBody or StoreUnavailable.
         """
+        if codec == PLAIN:  # as most are: not even a call more
+            return bytes(data)
         if not parts.is_in_parts(codec):
             return unpacked(codec, data, version)
         row, before = (version, codec, bytes(data)), None

@@ -90,8 +90,11 @@ def dump_if_exact(value: dict[str, Any]) -> bytes | None:
     return raw if orjson.loads(raw) == value and not _WRITTEN_OTHERWISE.search(raw) else None
 
 
-_WRITTEN_OTHERWISE = re.compile(rb"[0-9]e|[0-9]{16}\.|0\.0000")
-"""Numbers that are large or small; what looks like one in a text does no harm."""
+_WRITTEN_OTHERWISE = re.compile(rb"[0-9](?:e|[0-9]{15}\.|\.0000)")
+"""Numbers that are large or small; what looks like one in a text does no harm.
+
+What all of them begin with stands first: a branch there is tried at every byte.
+"""
 
 
 def first_problem(error: ValidationError) -> str:

@@ -71,6 +71,8 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     return [stored for stored in defined if not stored.erased and _row_key(stored) not in there]
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one for each text
+
 _latest = Statement(
     lambda _: (
         select(
@@ -196,7 +198,7 @@ def _row(defined: StoredEvent) -> dict[str, Any]:
         "stream_name": stream.name,
         "source_name": pipeline.source,
         "table_name": _table_name(pipeline, stream),
-        "catalog_metadata": json.dumps(schema, ensure_ascii=False),
+        "catalog_metadata": _JSON.encode(schema),
         "row_key": _row_key(defined),
         "pipeline_key": pipeline.key,
         "stream_namespace": stream.namespace,

@@ -148,12 +148,13 @@ def add_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def delete_rows(db: Connection, table: Table, column: Column[str], values: Sequence[str]) -> None:
-    """Delete the rows that have one of these values in a column."""
+    """Delete the rows that have one of these keys in a column."""
     if len(values) == 1:
         _delete(table, column).execute(db, {"value": values[0]})
         return
     for start in range(0, len(values), _CHUNK):
-        db.execute(table.delete().where(column.in_(values[start : start + _CHUNK])))
+        some = dialect_of(db).as_list(values[start : start + _CHUNK])
+        _delete_some(table, column).execute(db, {"values": some})
 
 
 def replace_rows(
@@ -200,6 +201,11 @@ def _insert(table: Table) -> Statement:
 @cache
 def _delete(table: Table, column: Column[str]) -> Statement:
     return Statement(lambda _: table.delete().where(column == bindparam("value")))
+
+
+@cache
+def _delete_some(table: Table, column: Column[str]) -> Statement:
+    return Statement(lambda dialect: table.delete().where(dialect.is_in_list(column, "values")))
 
 
 @cache

@@ -75,8 +75,9 @@ class StateView:
             if saves:
                 whole = None
                 erased.pop(None, None)
-                erased |= lost
-                if not lost:
+                if lost:
+                    erased |= lost
+                else:
                     streams[stream] = event.body
         return replace(self, whole=whole, streams=streams, erased=erased, **place)
 

@@ -119,11 +119,11 @@ class Dialect(Protocol):
         Asked for before a read: what is committed meanwhile will make it another.
         """
 
-    def is_in_list(self, column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+    def is_in_list(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """Whether a column is in the list that a parameter has, by an index if it has one."""
 
-    def as_list(self, numbers: Collection[int]) -> Any:
-        """The numbers as that parameter."""
+    def as_list(self, values: Collection[int] | Collection[str]) -> Any:
+        """Numbers, or keys of hexadecimal digits, as that parameter."""
 
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ARRAY, BigInteger, bindparam, cast, create_engine, event, func, select
+from sqlalchemy import ARRAY, bindparam, cast, create_engine, event, func, select
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.types import NullType
@@ -123,15 +123,15 @@ def snapshot(db: Connection) -> None:
     """Nothing tells."""
 
 
-def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Whether a column is in a list."""
-    listed = cast(bindparam(name, type_=NullType()), ARRAY(BigInteger))
+    listed = cast(bindparam(name, type_=NullType()), ARRAY(column.type))
     return column.in_(select(func.unnest(listed)))
 
 
-def as_list(numbers: Collection[int]) -> list[int]:
-    """The numbers as a list."""
-    return list(numbers)
+def as_list(values: Collection[int] | Collection[str]) -> list[int | str]:
+    """The values as a list."""
+    return list(values)
 
 
 def begin_write(db: Connection) -> None:

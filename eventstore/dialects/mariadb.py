@@ -178,16 +178,16 @@ def snapshot(db: Connection) -> None:
     """Nothing tells."""
 
 
-def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Whether a column is in a list, which both drivers write into the statement."""
     return column.op("IN", is_comparison=True, return_type=Boolean())(
         bindparam(name, type_=NullType())
     )
 
 
-def as_list(numbers: Collection[int]) -> list[int]:
-    """The numbers as a list."""
-    return list(numbers)
+def as_list(values: Collection[int] | Collection[str]) -> list[int | str]:
+    """The values as a list."""
+    return list(values)
 
 
 def begin_write(db: Connection) -> None:

@@ -103,14 +103,14 @@ def snapshot(db: Connection) -> object:
     return fetch(db, "SELECT pg_postmaster_start_time()::text, pg_current_snapshot()::text")[0]
 
 
-def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Whether a column is in a list, which is an array."""
     return column == func.any(bindparam(name, type_=NullType()))
 
 
-def as_list(numbers: Collection[int]) -> str:
-    """The numbers as the text of an array: a driver takes longer to write a list."""
-    return f"{{{','.join(map(str, numbers))}}}"
+def as_list(values: Collection[int] | Collection[str]) -> str:
+    """The values as the text of an array: a driver takes longer to write a list."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def begin_write(db: Connection) -> None:

@@ -137,15 +137,15 @@ def snapshot(db: Connection) -> _Snapshot | None:
     return _Snapshot(connection, data_version, connection.total_changes)
 
 
-def is_in_list(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
+def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Whether a column is in a list, which is JSON."""
     listed = func.json_each(bindparam(name, type_=Text)).table_valued("value")
     return column.in_(select(listed.c.value))
 
 
-def as_list(numbers: Collection[int]) -> str:
-    """The numbers as JSON."""
-    return json.dumps(list(numbers))
+def as_list(values: Collection[int] | Collection[str]) -> str:
+    """The values as JSON."""
+    return json.dumps(list(values))
 
 
 def begin_write(db: Connection) -> None:
