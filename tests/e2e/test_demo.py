@@ -25,7 +25,9 @@ def second_demo(demo):
     return Demo(demo.folder, *run_demo(demo.folder))
 
 
-@pytest.mark.parametrize(("name", "number"), [("demo", 1), ("second_demo", 2)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("demo", 1), pytest.param("second_demo", 2, marks=pytest.mark.slow)]
+)
 def test_a_run_works_and_leaves_its_database_where_it_says(request, name, number):
     demo = request.getfixturevalue(name)
     assert (demo.code, demo.stderr) == (0, "")

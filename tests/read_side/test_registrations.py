@@ -61,8 +61,9 @@ REGISTER = ("register", 0, (USERS,))
 @given(steps=st.lists(STEPS, min_size=2, max_size=8))
 def test_whoever_registers_again_stores_what_a_newcomer_would_have(shared_store, steps):
     engine, mine = shared_store.database.engine, STREAMS_TABLE.c.pipeline_key
-    here, there = (Pipeline(f"{place}-{next(NUMBERS)}") for place in ("here", "there"))
-    backends = [SqlCatalogBackend(engine, "", store=shared_store) for _ in range(2)]
+    prefix = f"of_{next(NUMBERS)}_"
+    here, there = (Pipeline(place, table_prefix=prefix) for place in ("here", "there"))
+    backends = [SqlCatalogBackend(engine, prefix, store=shared_store) for _ in range(2)]
     for step, which, what in steps:
         for pipeline in (here, there):
             if step == "register" and pipeline is here:
