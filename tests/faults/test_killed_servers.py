@@ -3,12 +3,16 @@
 import os
 import signal
 import time
+from threading import Timer
 
 import pytest
+from sqlalchemy import make_url
 
 from eventstore import Pipeline
+from eventstore.integrity import verify
 from projections import connect
 from tests.faults.oracle import SHOP, all_go_on, check, writer
+from tests.interruptions import Interruption
 from tests.messages import saved
 
 pytestmark = pytest.mark.timeout(1800)
@@ -49,3 +53,25 @@ def test_an_append_outlives_that_postgresql_ends_all_connections(postgresql):
         os.kill(number, signal.SIGKILL)
         store.append(SHOP, saved("users", {"cursor": 2}))
         assert store.heads() == {SHOP: 2}
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_mariadb_that_hangs_is_left_when_the_driver_has_waited_long_enough(mariadb, caplog, at):
+    server, resume = type(mariadb)(durable=True), None
+
+    def hang():
+        nonlocal resume
+        server.pause()
+        resume = Timer(3, server.resume)
+        resume.start()
+
+    with server, server.empty_database() as url:
+        impatient = make_url(url).update_query_dict({"read_timeout": "1"})
+        with connect(impatient) as store:
+            store.append(SHOP, saved("users", {"cursor": 1}))
+            with Interruption(at).of(store.database.engine, hang):
+                store.append(SHOP, saved("users", {"cursor": 2}))
+            assert "trying again" in caplog.text
+            resume.join()
+            assert store.heads() == {SHOP: 2}
+            assert verify(store).is_whole
