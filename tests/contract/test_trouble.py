@@ -303,7 +303,10 @@ def test_a_disk_that_is_full(on_a_small_disk):
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_where_postgresql_writes_ahead(postgresql, disk, monkeypatch):
-    """It cannot go on then: it ends all connections, and is back if there is room soon."""
+    """It cannot go on then: it ends all connections, and is back if there is room soon.
+
+    If not, it has ended, and somebody starts it again.
+    """
     monkeypatch.setattr(eventstore.database, "PATIENCE_S", 0.1)
     server, folder = type(postgresql)(durable=True), disk(48)
     wal = server.folder / "data" / "pg_wal"
@@ -319,6 +322,8 @@ def test_a_disk_that_is_full_where_postgresql_writes_ahead(postgresql, disk, mon
         stored = []
         deadline = time.monotonic() + 60
         while not stored and time.monotonic() < deadline:
+            if not server.runs:
+                server.start()
             with suppress(StoreUnavailable):
                 stored = append(store, 1000)
         assert [event.version for event in stored] == [head + 1]

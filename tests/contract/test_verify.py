@@ -75,7 +75,7 @@ def _others(column, value):
     return changed if value is None or not column.nullable else [*changed, None]
 
 
-@pytest.mark.parametrize(("place", "column"), enumerate(c.name for c in events.columns))
+@pytest.mark.parametrize(("place", "column"), list(enumerate(c.name for c in events.columns)))
 def test_every_column_of_an_event_is_proven(log, engine, place, column):
     with tampering(engine) as db:
         rows = db.execute(select(events).where(events.c.pipeline_id == 1)).mappings().all()
