@@ -35,11 +35,11 @@ def rebuild(
 ) -> int:
     """Fill the tables anew from the log; returns how many pipelines it read.
 
-    They are filled beside the live ones, page by page, while writers go on. Then, in one
-    transaction, what was appended since is read too, and the rows that are different are
-    exchanged: cut off anywhere before its end, a rebuild leaves the live tables as they were. Rows
-    that were not written by us are left alone. `progress` is told how many pipelines were read, of
-    how many. Raises StoreUnavailable.
+    They are filled beside the live ones, page by page, while writers go on. Then, if there are
+    rows that are different, what was appended since is read too, and they are exchanged, in one
+    transaction: cut off anywhere before its end, a rebuild leaves the live tables as they were.
+    Rows that were not written by us are left alone. `progress` is told how many pipelines were
+    read, of how many. Raises StoreUnavailable.
     """
     with store.database.session() as session:
         beside = session.read(Beside)
@@ -49,7 +49,8 @@ def rebuild(
                 session.read(lambda db, page=page: beside.fill(db, store, page))  # type: ignore[misc]
                 beside.reached.update(page)
                 progress(len(beside.reached), beside.of)
-        session.transact(lambda db: _exchange(db, store, beside))
+        if not session.read(lambda db: _are_right(db, store, beside)):
+            session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
     return beside.of
 
@@ -94,6 +95,16 @@ class Beside:
             db.execute(DropTable(beside, if_exists=True))
 
 
+def _are_right(db: Connection, store: EventStore, beside: Beside) -> bool:
+    """Whether the live tables are what those beside them are, while writers go on.
+
+    Then nobody has to wait; and on Galera a transaction that locks what others write all the time
+    may never end. What is written in the middle of the look is taken for different.
+    """
+    beside.fill(db, store, beside.behind(db, store))
+    return not any(_are_different(db, live, new) for live, new in beside.tables.items())
+
+
 def _exchange(db: Connection, store: EventStore, beside: Beside) -> None:
     """Make the live tables what those beside them are, while writers wait."""
     for table in beside.tables:
@@ -103,13 +114,17 @@ def _exchange(db: Connection, store: EventStore, beside: Beside) -> None:
         db.execute(live.delete().where(_is_wrong(db, live, new)))
         names = [column.name for column in live.columns]
         db.execute(live.insert().from_select(names, select(new).where(_is_missing(live, new))))
-        wrong = select(func.count()).select_from(live).where(_is_wrong(db, live, new))
-        missing = select(func.count()).select_from(new).where(_is_missing(live, new))
-        if db.scalar(wrong) or db.scalar(missing):
+        if _are_different(db, live, new):
             raise StoreUnavailable(
                 f"{live.name} is not what was written to it, and was left as it was: look for a "
                 "trigger or a rule on it that changes rows"
             )
+
+
+def _are_different(db: Connection, live: Table, new: Table) -> bool:
+    wrong = select(func.count()).select_from(live).where(_is_wrong(db, live, new))
+    missing = select(func.count()).select_from(new).where(_is_missing(live, new))
+    return bool(db.scalar(wrong) or db.scalar(missing))
 
 
 def _is_wrong(db: Connection, live: Table, new: Table) -> ColumnElement[bool]:

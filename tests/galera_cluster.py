@@ -131,7 +131,12 @@ class Galera:
                 node.resume()
             else:
                 node.start()
-        wait_until(lambda: all(map(self._is_whole, self.nodes)), _SETTLE_TIMEOUT_S)
+        wait_until(lambda: all(map(self._is_whole, self.nodes)), _SETTLE_TIMEOUT_S, self._states)
+
+    def _states(self) -> list[tuple[bool, str | None, str | None]]:
+        """Whether each node runs, what it does, and how many it sees."""
+        names = ("local_state_comment", "cluster_size")
+        return [(node.runs, *map(node.status, names)) for node in self.nodes]
 
     def _is_whole(self, node: Node) -> bool:
         return node.is_ready() and node.status("cluster_size") == str(len(self.nodes))

@@ -222,11 +222,13 @@ def _signal(processes: Sequence[int], number: signal.Signals) -> None:
             signal.pidfd_send_signal(process, number)
 
 
-def wait_until(it_is_so: Callable[[], bool], timeout_s: float) -> None:
-    """Wait until something has come true."""
+def wait_until(
+    it_is_so: Callable[[], bool], timeout_s: float, but: Callable[[], object] = lambda: ""
+) -> None:
+    """Wait until something has come true; `but` tells what is there instead."""
     deadline = time.monotonic() + timeout_s
     while not it_is_so():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {but()}"
         time.sleep(0.05)
 
 
