@@ -129,9 +129,13 @@ class Galera:
         for node in self.nodes:
             if node.runs:
                 node.resume()
-            else:
+        wait_until(self._is_mended, _SETTLE_TIMEOUT_S, self._states)
+
+    def _is_mended(self) -> bool:
+        for node in self.nodes:
+            if not node.runs:  # also one that ends by itself, as it finds that it was left out
                 node.start()
-        wait_until(lambda: all(map(self._is_whole, self.nodes)), _SETTLE_TIMEOUT_S, self._states)
+        return all(map(self._is_whole, self.nodes))
 
     def _states(self) -> list[tuple[bool, str | None, str | None]]:
         """Whether each node runs, what it does, and how many it sees."""
