@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Integer,
     MetaData,
     String,
     Table,
@@ -23,14 +26,16 @@ from sqlalchemy import (
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
 from eventstore.reading import PAGE, next_page
-from eventstore.rows import pipeline_of
+from eventstore.rows import pipeline_of, stored_events, stored_of
 from eventstore.statements import Statement
 from eventstore.tables import events, pipelines
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from eventstore.events import Pipeline
+    from sqlalchemy import Connection, Engine, Subquery
+
+    from eventstore.events import Pipeline, StoredEvent
     from eventstore.store import EventStore
     from projections.projection import OwnProjection
 
@@ -48,9 +53,9 @@ progress = Table(
 def catch_up(store: EventStore, projection: OwnProjection, *, anew: bool = False) -> int:
     """Apply to a projection all that it has not seen yet; returns how many events that was.
 
-    Of each history in order. A page of a history is one transaction, together with the progress,
-    so that whatever happens each event is applied once, also where several processes catch up at
-    the same time. With `anew` the tables are emptied and filled from the beginning. Raises Invalid
+    Of each history in order. A page of events is one transaction, together with the progress, so
+    that whatever happens each event is applied once, also where several processes catch up at the
+    same time. With `anew` the tables are emptied and filled from the beginning. Raises Invalid
     or StoreUnavailable.
     """
     if not 0 < len(projection.name) <= _NAME_LIMIT:
@@ -60,10 +65,8 @@ def catch_up(store: EventStore, projection: OwnProjection, *, anew: bool = False
         store.database.transact(partial(_forget, projection=projection))
     applied = 0
     while behind := store.database.read(partial(_behind, name=projection.name)):
-        for its_id, pipeline in behind.items():
-            apply_page = partial(
-                _apply_page, its_id=its_id, pipeline=pipeline, projection=projection
-            )
+        for some in _that_share_pages(store, behind):
+            apply_page = partial(_apply_page, behind=some, projection=projection)
             page = PAGE
             while page == PAGE:
                 page = store.database.transact(apply_page)
@@ -106,6 +109,25 @@ def _find_behind(db: Connection, name: str) -> dict[int, Pipeline]:
     return {row.id: pipeline_of(row) for row in db.execute(query.order_by(pipelines.c.id))}
 
 
+_BY_PIPELINE = (events.c.pipeline_id, events.c.version)
+
+_unseen = Statement(lambda _: stored_of(_unseen_keys()).order_by(*_BY_PIPELINE))
+"""The first events of all histories that a projection has not seen."""
+
+
+def _unseen_keys() -> Subquery:
+    its_own = progress.c.projection == bindparam("its_name")
+    mine = and_(its_own, progress.c.pipeline_id == events.c.pipeline_id)
+    return (
+        select(*_BY_PIPELINE)
+        .outerjoin_from(events, progress, mine)
+        .where(events.c.version > func.coalesce(progress.c.version, 0))
+        .order_by(*_BY_PIPELINE)
+        .limit(bindparam("size", type_=Integer))
+        .subquery()
+    )
+
+
 _move_on = Statement(
     lambda _: (
         progress.update()
@@ -119,22 +141,61 @@ _move_on = Statement(
 )
 
 
-def _apply_page(db: Connection, its_id: int, pipeline: Pipeline, projection: OwnProjection) -> int:
-    """Apply the next events of a history; returns how many, none where somebody else just does."""
-    mine = (progress.c.projection == projection.name, progress.c.pipeline_id == its_id)
-    seen = db.scalar(select(progress.c.version).where(*mine))
-    page = next_page(db, pipeline, seen or 0, size=PAGE)
-    if not page:
-        return 0
-    # First, so that it decides who applies these events.
-    reached: dict[str, Any] = {"its_name": projection.name, "its_id": its_id}
+def _that_share_pages(
+    store: EventStore, behind: dict[int, Pipeline]
+) -> Iterable[dict[int, Pipeline]]:
+    """The pipelines of which one page is read: where each read is a scan, all of them."""
+    if dialect_of(store.database.engine).KEEPS_COLUMNS:
+        return [behind]
+    return ({its_id: pipeline} for its_id, pipeline in behind.items())
+
+
+def _apply_page(db: Connection, behind: Mapping[int, Pipeline], projection: OwnProjection) -> int:
+    """Apply the next events of some histories, and say how many.
+
+    None of a history of which somebody else just does.
+    """
+    applied = 0
+    for its_id, seen, page in _next_pages(db, behind, projection.name):
+        # First, so that it decides who applies these events.
+        if _moves_on(db, projection.name, its_id, seen, page[-1].version):
+            for stored in page:
+                projection.apply(db, stored)
+            applied += len(page)
+    return applied
+
+
+def _next_pages(
+    db: Connection, behind: Mapping[int, Pipeline], name: str
+) -> Iterator[tuple[int, int | None, list[StoredEvent]]]:
+    """The next events by the ids of their pipelines, and up to where each was seen before."""
+    if len(behind) == 1:
+        [(its_id, pipeline)] = behind.items()
+        seen = _seen(db, name, [its_id]).get(its_id)
+        page = next_page(db, pipeline, seen or 0, size=PAGE)
+        if page:
+            yield its_id, seen, page
+        return
+    found = stored_events(db, _unseen.fetch(db, {"its_name": name, "size": PAGE}))
+    pages = {pipeline: list(page) for pipeline, page in groupby(found, attrgetter("pipeline"))}
+    ids = {pipeline: its_id for its_id, pipeline in behind.items() if pipeline in pages}
+    known = _seen(db, name, list(ids.values()))
+    for pipeline, its_id in ids.items():
+        yield its_id, known.get(its_id), pages[pipeline]
+
+
+def _seen(db: Connection, name: str, ids: Sequence[int]) -> dict[int, int]:
+    mine = (progress.c.projection == name, progress.c.pipeline_id.in_(ids))
+    query = select(progress.c.pipeline_id, progress.c.version).where(*mine)
+    return dict(db.execute(query).tuples().all())
+
+
+def _moves_on(db: Connection, name: str, its_id: int, seen: int | None, reached: int) -> bool:
+    """Whether nobody else has come so far meanwhile."""
     if seen is None:
-        row = {"projection": projection.name, "pipeline_id": its_id, "version": page[-1].version}
+        row = {"projection": name, "pipeline_id": its_id, "version": reached}
         db.execute(progress.insert(), row)
-    elif not dialect_of(db).changed_rows(
-        _move_on.execute(db, {**reached, "seen": seen, "reached": page[-1].version})
-    ):
-        return 0
-    for stored in page:
-        projection.apply(db, stored)
-    return len(page)
+        return True
+    where: dict[str, Any] = {"its_name": name, "its_id": its_id}
+    moved = _move_on.execute(db, {**where, "seen": seen, "reached": reached})
+    return dialect_of(db).changed_rows(moved) > 0

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from eventstore import Invalid, Pipeline
-from projections import catch_up, connect
+from projections import catch_up, catching_up, connect
 from projections.catching_up import progress
 from tests.contract.catcher import Seen
 from tests.interruptions import everywhere
@@ -52,6 +52,23 @@ def test_each_event_is_applied_once_in_its_order(filled):
     filled.append(BANK, *emitted(2))
     assert catch_up(filled, Seen()) == 2
     assert seen(filled)[-2:] == [(BANK.source, 2), (BANK.source, 3)]
+
+
+@pytest.mark.parametrize("page", [5, 7, 1000])
+def test_pages_end_anywhere_in_many_histories(store, monkeypatch, page):
+    monkeypatch.setattr(catching_up, "PAGE", page)
+    many = [Pipeline(f"source-{number}") for number in range(10)]
+    for pipeline in many:
+        store.append(pipeline, *emitted(5))
+    assert catch_up(store, Seen()) == 50
+    for pipeline in many[::3]:
+        store.append(pipeline, *emitted(10))
+    assert catch_up(store, Seen()) == 40
+    shown = seen(store)
+    assert sorted(shown) == sorted(history(store))
+    for pipeline in many:
+        versions = [version for source, version in shown if source == pipeline.source]
+        assert versions == sorted(versions)
 
 
 def test_anew_it_begins_with_empty_tables(filled):
