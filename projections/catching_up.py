@@ -187,7 +187,7 @@ def _next_pages(
 def _seen(db: Connection, name: str, ids: Sequence[int]) -> dict[int, int]:
     mine = (progress.c.projection == name, progress.c.pipeline_id.in_(ids))
     query = select(progress.c.pipeline_id, progress.c.version).where(*mine)
-    return dict(db.execute(query).tuples().all())
+    return {row.pipeline_id: row.version for row in db.execute(query)}
 
 
 def _moves_on(db: Connection, name: str, its_id: int, seen: int | None, reached: int) -> bool:

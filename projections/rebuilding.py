@@ -49,7 +49,9 @@ def rebuild(
                 session.read(lambda db, page=page: beside.fill(db, store, page))  # type: ignore[misc]
                 beside.reached.update(page)
                 progress(len(beside.reached), beside.of)
-        if not session.read(lambda db: _are_right(db, store, beside)):
+        rest, are_right = session.read(lambda db: _look(db, store, beside))
+        beside.reached.update(rest)
+        if not are_right:
             session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
     return beside.of
@@ -95,14 +97,16 @@ class Beside:
             db.execute(DropTable(beside, if_exists=True))
 
 
-def _are_right(db: Connection, store: EventStore, beside: Beside) -> bool:
-    """Whether the live tables are what those beside them are, while writers go on.
+def _look(db: Connection, store: EventStore, beside: Beside) -> tuple[dict[Pipeline, int], bool]:
+    """Read what was appended since; whether the live tables are what those beside them are then.
 
-    Then nobody has to wait; and on Galera a transaction that locks what others write all the time
-    may never end. What is written in the middle of the look is taken for different.
+    If they are nobody has to wait; and on Galera a transaction that locks what others write all
+    the time may never end. What is written in the middle of the look is taken for different.
     """
-    beside.fill(db, store, beside.behind(db, store))
-    return not any(_are_different(db, live, new) for live, new in beside.tables.items())
+    behind = beside.behind(db, store)
+    beside.fill(db, store, behind)
+    tables = beside.tables.items()
+    return behind, not any(_are_different(db, live, new) for live, new in tables)
 
 
 def _exchange(db: Connection, store: EventStore, beside: Beside) -> None:
