@@ -65,7 +65,7 @@ def encoded(message):
         return None
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @given(state=_STATES)
 def test_a_state_is_taken_exactly_if_airbytes_model_takes_it(state):
     """Whichever way it was found valid: most states are never shown to the model."""
@@ -86,7 +86,7 @@ def test_a_state_is_taken_exactly_if_airbytes_model_takes_it(state):
     assert (stream is not None) == (model.type is AirbyteStateType.STREAM)
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @given(state=_STATES)
 def test_a_model_is_stored_as_all_that_was_said_with_it(state):
     """Nulls of the envelope are nothing that was said: as such they read as before."""
@@ -98,7 +98,7 @@ def test_a_model_is_stored_as_all_that_was_said_with_it(state):
     assert draft is None or AirbyteStateMessage.model_validate_json(draft.body) == model
 
 
-@settings(max_examples=500)
+@settings(max_examples=2000)
 @given(value=st.dictionaries(st.text(max_size=3), _ANYTHING, max_size=3))
 def test_an_object_is_written_in_one_way(value):
     """However it is given: the same bytes are the same state, and may be appended again."""

@@ -75,12 +75,12 @@ def _others(column, value):
     return changed if value is None or not column.nullable else [*changed, None]
 
 
-@pytest.mark.parametrize(("place", "column"), list(enumerate(c.name for c in events.columns)))
-def test_every_column_of_an_event_is_proven(log, engine, place, column):
+@pytest.mark.parametrize("column", [c.name for c in events.columns])
+def test_every_column_of_an_event_is_proven(log, engine, column):
     with tampering(engine) as db:
         rows = db.execute(select(events).where(events.c.pipeline_id == 1)).mappings().all()
     tried = 0
-    for row in rows[place % 2 :: 2]:  # the next column is tried in the others
+    for row in rows:
         here = (events.c.pipeline_id == 1, events.c.version == row["version"])
         for other in _others(events.c[column], row[column]):
             with engine.begin() as db:
@@ -104,7 +104,7 @@ def test_every_column_of_an_event_is_proven(log, engine, place, column):
                 db.execute(events.delete().where(*same, id_of, hashed))
                 db.execute(events.insert(), {**row})
             tried += 1
-    assert tried >= HEAD // 2
+    assert tried >= HEAD
     assert verify(log).is_whole
 
 
