@@ -143,9 +143,10 @@ class Appender:
     ) -> list[StoredEvent] | None:
         """Append a state behind the head of a moment ago, if that is still the last.
 
-        What was read then need not be asked for again: that takes as long as to write.
+        What was read then need not be asked for again: that takes as long as to write. What time it
+        is can only be estimated, and is refused by the database where it would be in the future.
         """
-        now = memory.time_if_fresh(self._clock())
+        now = memory.time_if_fresh()
         if now is None or len(append.drafts) > 1:
             return None
         [draft] = append.drafts

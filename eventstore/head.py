@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select
@@ -28,11 +29,15 @@ BEFORE_THE_FIRST = Head(0, GENESIS, 0)
 
 
 class Found(NamedTuple):
-    """A head; the hash of the event from which on it was looked for; the time in the database."""
+    """A head; the hash of the event from which on it was looked for; the time in the database.
+
+    The last is when all that was asked for, by a stopwatch.
+    """
 
     head: Head
     hash_of_known: bytes | None
     time_us: int | None
+    asked_at_us: int
 
 
 def _newest_from(dialect: Dialect) -> Select[Any]:
@@ -59,9 +64,14 @@ _read = Statement(_newest_from)
 
 def find_from(db: Connection, its_id: int, known: int) -> Found | None:
     """Find the newest event, by the id of its pipeline, from a known version on."""
-    place = {"pipeline_id": its_id, "known": known}
+    place, asked_at_us = {"pipeline_id": its_id, "known": known}, stopwatch_us()
     for version, its_hash, stored_at, hash_of_known, *time in _read.fetch(db, place):
         head = Head(version, bytes(its_hash), stored_at)
         known_hash = None if hash_of_known is None else bytes(hash_of_known)
-        return Found(head, known_hash, int(time[0]) if time else None)
+        return Found(head, known_hash, int(time[0]) if time else None, asked_at_us)
     return None
+
+
+def stopwatch_us() -> int:
+    """A clock of this process that nobody sets."""
+    return monotonic_ns() // 1000

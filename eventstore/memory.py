@@ -12,7 +12,7 @@ from sqlalchemy import literal, select
 from eventstore import sharing
 from eventstore.chain import encoded_names
 from eventstore.dialects import dialect_of
-from eventstore.head import BEFORE_THE_FIRST, Head, find_from
+from eventstore.head import BEFORE_THE_FIRST, Head, find_from, stopwatch_us
 from eventstore.newest import END, newest_of_one
 from eventstore.rows import KEEPS_ITS_BODY, find_pipeline_id, next_pipeline_id, stream_of
 from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
@@ -70,18 +70,18 @@ class Memory:
     """Whether there can be more streams than these."""
     parts: dict[bytes, Place] = field(default_factory=dict)
     """Where the parts of the newest GLOBAL state are, by their digests."""
-    read_at_us: int | None = None
-    """When the head was last read and found where it was remembered, by this process's clock."""
+    asked_at_us: int | None = None
+    """When the head was last asked for and found where it was remembered, by a stopwatch."""
     time_us: int = 0
-    """What time it was in the database then."""
+    """What time it was in the database when that was answered."""
 
-    def time_if_fresh(self, now_us: int) -> int | None:
-        """What time it is in the database; None unless the head was found a moment ago.
+    def time_if_fresh(self) -> int | None:
+        """What time it is in the database, or soon will be: later by as long as the question took.
 
-        A clock of this process that was set meanwhile by less than that moment is not noticed.
+        None unless the head was found a moment ago.
         """
-        passed = None if self.read_at_us is None else now_us - self.read_at_us
-        return None if passed is None or not 0 <= passed < _A_MOMENT_US else self.time_us + passed
+        passed = None if self.asked_at_us is None else stopwatch_us() - self.asked_at_us
+        return None if passed is None or passed >= _A_MOMENT_US else self.time_us + passed
 
     def learn(self, learned: Learned) -> None:
         """Remember an append that has been written."""
@@ -144,7 +144,7 @@ def find_end(
         if found is None:
             # The database is older than what we remember: somebody restored a backup.
             return find_end(db, pipeline, None, clock, read=True)
-    head, hash_of_known, time_us = found or (BEFORE_THE_FIRST, None, None)
+    head, hash_of_known, time_us, asked_at_us = found or (BEFORE_THE_FIRST, None, None, None)
     now = _time(db, clock) if time_us is None else time_us
     if head != memory.head:
         if hash_of_known is not None and hash_of_known != memory.head.hash:
@@ -152,8 +152,8 @@ def find_end(
             return find_end(db, pipeline, None, clock, read=True)
         known = memory.streams
         memory = Memory(memory.id, memory.hashed_names, head, streams=known, lacks_streams=True)
-    elif dialect.NOW is not None:
-        memory.read_at_us, memory.time_us = clock(), now
+    elif time_us is not None:
+        memory.asked_at_us, memory.time_us = asked_at_us, now
     memory.mark = mark
     return memory, now
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Table,
     )
 
+    from eventstore.dialects import Dialect
     from eventstore.head import Head
     from eventstore.placing import Placed
 
@@ -68,7 +69,7 @@ def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
 
 
 def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) -> bool:
-    """Write them if the head behind which it was placed is there, and is still the last.
+    """Write them if the head behind which it was placed is still the last, and its time has come.
 
     Else nothing is written: returns False.
     """
@@ -90,9 +91,13 @@ def _insert_all(clause: Callable[[CTE], Insert]) -> Statement:
 
 @cache
 def _insert_all_if_last(clause: Callable[[CTE], Insert]) -> Statement:
-    previous = _is_there(-1, events.c.hash == bindparam("previous"))
-    event = _new_event(previous, ~_is_there(0))
-    return Statement(lambda _: clause(event).add_cte(_its_body(event).cte("body")))
+    def of_dialect(dialect: Dialect) -> Insert:
+        previous = _is_there(-1, events.c.hash == bindparam("previous"))
+        has_come = bindparam("stored_at", type_=events.c.stored_at.type) <= dialect.NOW
+        event = _new_event(previous, ~_is_there(0), has_come)
+        return clause(event).add_cte(_its_body(event).cte("body"))
+
+    return Statement(of_dialect)
 
 
 def _new_event(*where: ColumnElement[bool]) -> CTE:

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections in the middle of a commit."""
+"""A TCP proxy that cuts connections in the middle of a commit, or is slow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from contextlib import contextmanager, suppress
 from select import select
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Cut = Literal["unheard", "unanswered", "halfway"]
 """Before the server hears of COMMIT; when it has answered, and nobody hears that; or while nobody
@@ -33,6 +34,7 @@ class Proxy(ThreadingTCPServer):
         self.ports = ports
         self.port: int = self.server_address[1]
         self.cuts: list[Cut] = []
+        self.delay_s: Callable[[], float] = float
 
 
 @contextmanager
@@ -71,6 +73,7 @@ class _Passage(BaseRequestHandler):
                 answered = speaker is server and cut == "unanswered"
                 if not said or answered or cut == "unheard":
                     return
+                sleep(self.server.delay_s())
                 (server if speaker is client else client).sendall(said)
                 if cut == "halfway":
                     return

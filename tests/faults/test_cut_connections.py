@@ -1,6 +1,8 @@
-"""The connection is cut in the middle of COMMIT: what became of it is found out."""
+"""The connection is cut in the middle of COMMIT, and it is found out what became of it; or slow."""
 
 import threading
+from datetime import datetime, timezone
+from random import Random
 
 import pytest
 from sqlalchemy import make_url
@@ -60,3 +62,14 @@ def test_an_append_waits_for_a_server_that_has_gone_away_with_its_outcome(direct
         appended += store.append(SHOP, *batch(1))
     with connect(direct) as reader:
         assert list(reader.history(SHOP)) == appended
+
+
+def test_on_a_slow_network_too_an_event_is_stored_at_the_time_of_its_append(direct, between):
+    random = Random(1)
+    with connect(direct.set(port=between.port)) as store:
+        store.append(SHOP, saved("users", {}))
+        between.delay_s = lambda: random.random() / 50
+        for number in range(20):
+            before = datetime.now(timezone.utc)
+            [stored] = store.append(SHOP, saved("users", {"page": number}))
+            assert before <= stored.stored_at <= datetime.now(timezone.utc)
