@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventstore.errors import InvalidEvent
 from eventstore.events import StreamDescriptor, descriptor
-from eventstore.strict_json import dump, dump_if_exact, first_problem, object_bytes, plain
+from eventstore.strict_json import dump, first_problem, object_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ def _validated(model: type[M], value: object, what: str) -> M:
     if isinstance(value, model):
         return value
     try:
-        return model.model_validate_json(object_bytes(plain(value), f"the {what}"))
+        return model.model_validate_json(object_bytes(value, f"the {what}"))
     except ValidationError as error:
         raise InvalidEvent(f"no configured {what}: {first_problem(error)}") from error
 
@@ -112,8 +112,7 @@ def encode_definition(stream: object) -> tuple[bytes, StreamDescriptor]:
 
     model = _validated(ConfiguredAirbyteStream, stream, "stream")
     named, definition = descriptor(model.stream), _definition(model)
-    body = dump_if_exact(definition) or object_bytes(plain(definition), f"stream {named}")
-    return body, named
+    return object_bytes(definition, f"stream {named}"), named
 
 
 def _definition(model: ConfiguredAirbyteStream) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def read_object(
 
 def object_bytes(value: object, what: str) -> bytes:
     """A text that is a JSON object, or an object dumped to one; raises InvalidEvent."""
-    return read_object(value if isinstance(value, TEXTS) else dump(value), what)[0]
+    exact = dump_if_exact(value) if isinstance(value, dict) else None
+    return exact or read_object(value if isinstance(value, TEXTS) else dump(plain(value)), what)[0]
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
