@@ -5,7 +5,7 @@ from projections.catalog_diff import CatalogChange, diff_catalogs
 from projections.changes import EventChange, Note, changes, explained, went_backwards
 from projections.differences import Change, diff, json_patch, stat
 from projections.doctor import Finding, doctor
-from projections.wording import blob, erasure, moved, summary
+from projections.wording import blob, erased_from, erasure, moved, summary
 
 __all__ = [
     "Blame",
@@ -20,6 +20,7 @@ __all__ = [
     "diff",
     "diff_catalogs",
     "doctor",
+    "erased_from",
     "erasure",
     "explained",
     "json_patch",

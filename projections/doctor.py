@@ -16,6 +16,7 @@ from projections.changes import explained
 from projections.differences import cut_view
 from projections.tables_check import check_tables
 from projections.views import STATE_KINDS
+from projections.wording import erased_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,10 +86,13 @@ def _look_at_head(store: EventStore, pipeline: Pipeline) -> Iterator[Finding]:
     if ahead > _LEAP_US:
         detail = f"stored {timedelta(microseconds=ahead)} later than now"
         yield Finding(pipeline, head.version, "clock ran ahead", detail)
-    defined = catalog_as_of(store, pipeline, BeforeHead(0)).definitions
+    catalog = catalog_as_of(store, pipeline, BeforeHead(0))
+    for stream, detail in erased_from(store, catalog):
+        yield Finding(pipeline, None, "erased from catalog", detail, stream)
     streams = cut_view(state_as_of(store, pipeline, BeforeHead(0))).parts
-    for stream in streams if defined else ():  # without any catalog there is nothing to go by
-        if stream is not None and stream not in defined:
+    known = catalog.definitions.keys() | catalog.erased.keys()
+    for stream in streams if known else ():  # without any catalog there is nothing to go by
+        if stream is not None and stream not in known:
             detail = f"{stream} has a state, and is in no catalog"
             yield Finding(pipeline, None, "stream in no catalog", detail, stream)
 

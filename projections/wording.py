@@ -10,11 +10,12 @@ from eventstore.erasure import erasure_of
 from projections.json_text import Number, compact, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from eventstore.events import StoredEvent, StreamDescriptor
     from eventstore.store import EventStore
     from projections.differences import Change
+    from projections.views import CatalogView
 
 _TOLD = 3
 """Moves that are told one by one."""
@@ -26,7 +27,7 @@ def summary(stored: StoredEvent) -> str:
     """What an event says by itself."""
     match "erased" if stored.erased else stored.kind:
         case "erased":
-            said = "erased (if not, verify says so)"
+            said = "erased: `eventstore show` tells by whom"
         case "StateSaved" | "StateEmitted":
             said = blob(stored.body)
         case "StateCleared":
@@ -55,6 +56,13 @@ def erasure(store: EventStore, stored: StoredEvent) -> str:
     if by is None:
         return "the body is missing, and no event says that it was erased (see: verify)"
     return f"erased at @{by.version} by {by.actor}: {by.reason}"
+
+
+def erased_from(store: EventStore, catalog: CatalogView) -> Iterator[tuple[Any, str]]:
+    """What a catalog is without, by stream, None for its registration; and who erased it."""
+    for stream, version in catalog.erased.items():
+        what = f"the definition of {stream}" if stream else "the newest registration"
+        yield stream, f"{what} was {erasure(store, store.event(catalog.pipeline, version))}"
 
 
 def blob(body: bytes) -> str:

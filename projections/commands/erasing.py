@@ -48,12 +48,19 @@ Reason = Annotated[str | None, typer.Option(help="Why; it stands in the history 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")]
 
 
+_NEXT = {
+    "state": "the next sync then reads from the beginning",
+    "definition": "the catalog is then without it, until a sync registers it again",
+}
+"""What comes of it where an event is erased that says what stands now."""
+
+
 class _Lost(NamedTuple):
-    """An event that would lose its body, and whether that is the current state."""
+    """An event that would lose its body; and of what that is current, if it is."""
 
     pipeline: Pipeline
     event: erasure.Pointer
-    is_current: bool
+    current: str
 
 
 @partial(on_store, writes=True)
@@ -155,7 +162,7 @@ def _agreed(
     bodies = sum(len(each.bodies) for each in planned)
     if not bodies:
         return False
-    complain([f"{counted(len(lost), 'event')} would lose {_bodies(bodies)}"])
+    complain([f"to be erased: {_bodies(bodies)} of {counted(len(lost), 'event')}"])
     _warn_of_current(lost)
     if not dry_run:
         confirmed(_ERASE, yes)
@@ -163,20 +170,26 @@ def _agreed(
 
 
 def _lost(store: EventStore, planned: erasure.Erasure) -> list[_Lost]:
-    newest = store.newest(planned.pipeline, STATE_KINDS) if planned.bodies else []
-    current = {stored.version for stored in standing(newest).values()}
-    return [_Lost(planned.pipeline, event, event.version in current) for event in planned.events]
+    if not planned.bodies:
+        return []
+    states = standing(store.newest(planned.pipeline, STATE_KINDS)).values()
+    current = {stored.version: "state" for stored in states}
+    for stored in store.newest(planned.pipeline, ["StreamDefined"]):
+        current[stored.version] = "definition"
+    return [
+        _Lost(planned.pipeline, event, current.get(event.version, "")) for event in planned.events
+    ]
 
 
 def _warn_of_current(lost: Iterable[_Lost]) -> None:
-    streams: dict[Pipeline, list[str]] = {}
+    streams: dict[tuple[Pipeline, str], list[str]] = {}
     for each in lost:
-        if each.is_current:
-            streams.setdefault(each.pipeline, []).append(str(each.event.stream or "all streams"))
+        if each.current:
+            of = streams.setdefault((each.pipeline, each.current), [])
+            of.append(str(each.event.stream or "all streams"))
     complain(
-        f"this takes the current state of {', '.join(shortened(of))} in {pipeline}: "
-        "the next sync then reads from the beginning"
-        for pipeline, of in streams.items()
+        f"this takes the current {what} of {', '.join(shortened(of))} in {pipeline}: {_NEXT[what]}"
+        for (pipeline, what), of in streams.items()
     )
 
 
@@ -188,7 +201,7 @@ def _lost_row(lost: _Lost) -> list[str | datetime]:
         event.kind,
         f"@{event.body_version}",
         str(event.stream or ""),
-        "current state" if lost.is_current else "",
+        f"current {lost.current}" if lost.current else "",
         str(lost.pipeline),
     ]
 
@@ -202,7 +215,7 @@ def _lost_as_json(lost: _Lost) -> dict[str, Any]:
         **stream_as_json(event.stream),
         "stored_at": rfc3339(to_datetime(event.stored_at)),
         "body_version": event.body_version,
-        "current": lost.is_current,
+        "current": bool(lost.current),
     }
 
 

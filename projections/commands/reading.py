@@ -16,6 +16,7 @@ from projections import audit, json_text
 from projections.as_of import catalog_as_of, locate, parse_moment, state_as_of
 from projections.display import (
     change_as_json,
+    complain,
     event_as_json,
     pipeline_as_json,
     print_json,
@@ -135,6 +136,9 @@ def catalog(
 ) -> None:
     """Print the catalog, as a connector's --catalog file takes it."""
     view = catalog_as_of(store, pipeline, moment_of(at))
+    complain(f"not there: {words}" for _, words in audit.erased_from(store, view))
+    if not table and not view.by_descriptor:
+        complain([f"no catalog of {pipeline} yet"])
     if not table:
         print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))
         return

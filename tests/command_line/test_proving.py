@@ -10,10 +10,10 @@ import pytest
 
 from eventstore import Pipeline, StateSaved, StreamDescriptor
 from eventstore.tables import events
-from projections import CacheStreamStateModel, connect, latest_state
+from projections import CacheStreamStateModel, connect, latest_state, register_catalog
 from tests.command_line import shell
 from tests.command_line.histories import write_crowd, write_history
-from tests.messages import global_state, inner_state, saved
+from tests.messages import catalog, configured_stream, global_state, inner_state, saved
 from tests.tampering import tampering
 
 SHOP = Pipeline("source-shop")
@@ -128,7 +128,7 @@ def test_a_dry_run_erases_nothing(database, eventstore):
     done = eventstore("erase", "@1", "--db", database, "--reason", "asked to", "--dry-run")
     assert done.code == 0
     assert done.lines[0].startswith("@1\t")
-    assert "1 event would lose 1 body" in done.err
+    assert "to be erased: 1 body of 1 event" in done.err
     with connect(database) as store:
         assert store.heads() == {SHOP: 3}
 
@@ -158,6 +158,25 @@ def test_it_says_when_the_current_state_of_all_streams_goes(tmp_path, eventstore
         store.append(SHOP, StateSaved(global_state({"lsn": 1}, inner_state("users", {}))))
     done = eventstore("erase", "@1", "--db", tmp_path / "state.db", "--dry-run")
     assert "the current state of all streams in source-shop -> cache: the next sync" in done.err
+
+
+def test_it_says_when_the_current_definition_of_a_stream_goes_and_who_took_it(tmp_path, eventstore):
+    database = ("--db", tmp_path / "state.db")
+    with connect(tmp_path / "state.db") as store:
+        for columns in ["id"], ["id", "email"]:
+            users = configured_stream("users", columns=columns)
+            register_catalog(store, SHOP, catalog(configured_stream("orders"), users))
+    warning = "this takes the current definition of users in source-shop -> cache: the catalog is"
+    shown = eventstore("erase", "--stream", "users", "--dry-run", *database)
+    assert ("current definition" in shown.out, warning in shown.err) == (True, True)
+    assert warning not in eventstore("erase", "@2", "--dry-run", *database).err
+    eventstore("erase", "@4", "--reason", "asked to", "--actor", "maria", "--yes", *database)
+    printed = eventstore("catalog", *database)
+    assert [each["stream"]["name"] for each in json.loads(printed.out)["streams"]] == ["orders"]
+    taken = "the definition of users was erased at @6 by maria: asked to"
+    assert printed.complaints == [f"eventstore: not there: {taken}"]
+    [found] = eventstore("doctor", "--json", *database).lines
+    assert json.loads(found)["detail"] == taken
 
 
 def test_what_was_erased_is_said_after_what_was_shown(database, eventstore):
@@ -215,7 +234,7 @@ def test_what_was_erased_is_told_everywhere(database, eventstore):
     assert "erased at @4 by ann: asked to" in shown.out
     assert json.loads(eventstore("show", "@2", "--db", database, "--json").out)["body"] is None
     logged = eventstore("log", "--db", database).lines
-    assert "\terased (if not, verify says so)\t" in logged[1]
+    assert "\terased: `eventstore show` tells by whom\t" in logged[1]
     assert "erased the bodies of @2" in logged[3]
     past = eventstore("state", "--at", "@2", "--db", database)
     assert (past.code, past.out) == (1, "")
