@@ -255,6 +255,11 @@ def _loaded(load: Callable[[bytes], Any], pem: bytes, its_type: type, what: str)
     try:
         key = load(pem)
     except (ValueError, TypeError) as error:
+        other = "private" if what.startswith("public") else "public"
+        if f"-----BEGIN {other.upper()} KEY-----".encode() in pem:
+            raise CheckpointUnusable(
+                f"this is a {other} key, and a {what} is needed: the public one ends in .pub"
+            ) from error
         raise CheckpointUnusable(f"no {what} in PEM: {error}") from error
     if not isinstance(key, its_type):
         raise CheckpointUnusable(f"the {what} is no Ed25519 key")

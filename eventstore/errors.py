@@ -120,7 +120,7 @@ class HistoryConflict(EventStoreError):
         """Keep both versions: `expected` by the caller, `actual` in the database."""
         super().__init__(
             f"{pipeline} is at version {actual}, not at {expected}: "
-            "read what was appended since, then append again"
+            "look at what was appended since, then try again from there"
         )
         self.expected = expected
         self.actual = actual

@@ -189,7 +189,7 @@ def _orphans(db: Connection) -> list[str]:
 
 def _notices(db: Connection) -> Iterator[str]:
     for guard in dialect_of(db).missing_guards(db, schema_name(db)):
-        yield f"the trigger {guard} is gone or off: it should refuse changes to the log"
+        yield f"the trigger {guard} is gone or off: `eventstore rebuild` puts it back"
 
 
 def _parts(owners: Iterable[_Owner], size: int) -> list[Part]:

@@ -90,7 +90,8 @@ def require(found: dict[str, int], schemas: Iterable[Schema]) -> None:
     for schema in schemas:
         if schema.component not in found:
             raise NotAnEventStore(
-                "this database holds no event store yet; record a state into it first"
+                "this database holds no event store yet; record a state into it first (what "
+                "PyAirbyte has stored there is taken over then)"
             )
 
 

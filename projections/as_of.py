@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeAlias
 
 from eventstore.erasure import erasure_of
-from eventstore.errors import ErasedBody, InvalidMoment
+from eventstore.errors import ErasedBody, InvalidMoment, UnknownVersion
 from eventstore.events import Pipeline, to_datetime, to_microseconds
 from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, StateView
 
@@ -60,6 +60,8 @@ def parse_moment(text: str) -> Moment:
     hint = ""
     if re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
         hint = f" (the version of that number is @{text})"
+    elif re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d([Zz]|[+-]\d\d:\d\d)?", text, re.ASCII):
+        hint = " (it has no seconds)"
     elif _RFC_3339.fullmatch(f"{text}Z"):
         hint = f" (it has no offset; in UTC it is {text.replace(' ', 'T')}Z)"
     raise InvalidMoment(f"{text!r} is no moment{hint}; {_KNOWN_FORMS}")
@@ -139,6 +141,10 @@ def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
         version = store.version_at(pipeline, moment) if final else head.version
     elif isinstance(moment, BeforeHead):
         version, final = head.version - moment.versions, True
+        if version < 0:
+            raise UnknownVersion(
+                f"{pipeline} has no version {moment.versions} before the newest, @{head.version}"
+            )
     elif isinstance(moment, int):
         version, final = moment, True
     else:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from eventstore.errors import EventStoreError, Invalid, InvalidHistory, StreamNotFound
+from eventstore.errors import CheckpointUnusable, EventStoreError, Invalid, InvalidHistory, NotFound
 from projections import commands
 from projections.display import complain, prepare_output
 from projections.record import Stopped
@@ -105,7 +105,8 @@ def demo(
 
 def _is_wrong_usage(error: Exception) -> bool:
     """Whether another command line would help; an export that was altered is the file's fault."""
-    return isinstance(error, Invalid | StreamNotFound) and not isinstance(error, InvalidHistory)
+    usage = Invalid | NotFound | CheckpointUnusable
+    return isinstance(error, usage) and not isinstance(error, InvalidHistory)
 
 
 def _fail(problem: str, code: int) -> NoReturn:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from eventstore.dialects import dialect_of
+from eventstore.events import to_datetime, to_microseconds
 from eventstore.schema import schema_name
-from projections.as_of import BeforeHead, catalog_as_of, state_as_of
+from projections.as_of import BeforeHead, catalog_as_of, locate, state_as_of
 from projections.changes import explained
 from projections.differences import cut_view
 from projections.tables_check import check_tables
@@ -20,6 +21,7 @@ from projections.wording import erased_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -47,11 +49,20 @@ class Finding:
     stream: StreamDescriptor | None = None
 
 
-def doctor(store: EventStore, pipelines: Iterable[Pipeline] | None = None) -> Iterator[Finding]:
-    """What looks wrong: first in the database, then pipeline by pipeline, oldest first."""
+def doctor(
+    store: EventStore,
+    pipelines: Iterable[Pipeline] | None = None,
+    *,
+    since: datetime | None = None,
+) -> Iterator[Finding]:
+    """What looks wrong: first in the database, then pipeline by pipeline, oldest first.
+
+    Of the histories, what was stored `since` then (an aware time): what was found once stays in
+    them, whoever has put it right. Of the database and the present, all. Raises InvalidMoment.
+    """
     among = None if pipelines is None else list(pipelines)
     for guard in store.database.read(_missing_guards):
-        detail = f"the trigger {guard} is gone or off: the log can be changed"
+        detail = f"the trigger {guard} is gone or off: `eventstore rebuild` puts it back"
         yield Finding(None, None, "guard missing", detail)
     tables = check_tables(store, among)
     for detail in tables.notices:
@@ -59,17 +70,23 @@ def doctor(store: EventStore, pipelines: Iterable[Pipeline] | None = None) -> It
     for detail in tables.problems:
         yield Finding(None, None, "row changed", detail)
     for pipeline in store.pipelines() if among is None else among:
-        yield from _look_at_history(store, pipeline)
+        after = locate(store, pipeline, _just_before(since)).version if since else 0
+        yield from _look_at_history(store, pipeline, after)
         yield from _look_at_head(store, pipeline)
+
+
+def _just_before(moment: datetime) -> datetime:
+    """A microsecond earlier; nothing was stored before 1970."""
+    return to_datetime(max(to_microseconds(moment), 1) - 1)
 
 
 def _missing_guards(db: Connection) -> list[str]:
     return dialect_of(db).missing_guards(db, schema_name(db))
 
 
-def _look_at_history(store: EventStore, pipeline: Pipeline) -> Iterator[Finding]:
+def _look_at_history(store: EventStore, pipeline: Pipeline, after: int) -> Iterator[Finding]:
     runs, clock = _Runs(), _Clock()
-    for each in explained(store, store.history(pipeline)):
+    for each in explained(store, store.history(pipeline, after=after)):
         version = each.stored.version
         for note in each.notes:
             stream = note.moves[0].stream if note.moves else each.stored.stream

@@ -81,14 +81,14 @@ class Names(NamedTuple):
             return found
         if not there:
             raise StoreUnavailable("the log is empty; record a state into it first")
-        raise InvalidPipeline(f"no such pipeline, there are: {_spelled(there)}")
+        raise InvalidPipeline(f"no such pipeline, there are: {_spelled(there, self)}")
 
     def one(self, store: EventStore) -> Pipeline:
         """The pipeline that is meant: the one that matches, if there is exactly one."""
         found = self.some(store)
         if len(found) == 1:
             return found[0]
-        raise InvalidPipeline(f"several pipelines match, name one: {_spelled(found)}")
+        raise InvalidPipeline(f"several pipelines match, name one: {_spelled(found, self)}")
 
 
 @contextmanager
@@ -260,8 +260,11 @@ def read_file(path: Path) -> bytes:
         raise Invalid(f"cannot read {path}: {error.strerror}") from error
 
 
-def _spelled(pipelines: list[Pipeline]) -> str:
-    """The options that tell pipelines apart, of a few; a cache has the destination ''."""
+def _spelled(pipelines: list[Pipeline], named: Names) -> str:
+    """The options that tell pipelines apart, and those that were named; a cache has no destination.
+
+    Of a few pipelines.
+    """
     names = [
         {
             "--source": pipeline.source,
@@ -272,6 +275,7 @@ def _spelled(pipelines: list[Pipeline]) -> str:
         for pipeline in pipelines
     ]
     telling = {option for option in names[0] if len({each[option] for each in names}) > 1}
+    telling |= {o for o, name in zip(names[0], named, strict=True) if name is not None}
     telling.add("--source")
     said = [
         " ".join(f"{option} {shlex.quote(each[option])}" for option in each if option in telling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
 
+_log = logging.getLogger(__name__)
+
 PAGE = 100
 """Pipelines that are read in one transaction."""
 
@@ -39,7 +42,8 @@ def rebuild(
     rows that are different, what was appended since is read too, and they are exchanged, in one
     transaction: cut off anywhere before its end, a rebuild leaves the live tables as they were.
     Rows that were not written by us are left alone. `progress` is told how many pipelines were
-    read, of how many. Raises StoreUnavailable.
+    read, of how many. Then triggers of the log that are gone or off are put back, with a warning
+    in the log of this package. Raises StoreUnavailable.
     """
     with store.database.session() as session:
         beside = session.read(Beside)
@@ -54,7 +58,20 @@ def rebuild(
         if not are_right:
             session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
+    if store.database.read(_missing_guards):
+        for guard in store.database.transact(_put_back_guards):
+            _log.warning("put back the trigger %s, which keeps the log from being changed", guard)
     return beside.of
+
+
+def _missing_guards(db: Connection) -> list[str]:
+    return dialect_of(db).missing_guards(db, schema_name(db))
+
+
+def _put_back_guards(db: Connection) -> list[str]:
+    missing = _missing_guards(db)
+    dialect_of(db).refuse_changes(db, schema_name(db))
+    return missing
 
 
 class Beside:

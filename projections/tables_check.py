@@ -52,13 +52,14 @@ def check_tables(store: EventStore, pipelines: Iterable[Pipeline] | None = None)
             if words == _MISSING and (table.name, _slot(row)) in foreign:
                 notices.append(f"{what}: unmodified PyAirbyte has written one in its place")
             else:
-                problems.append(f"{what}, which is not what the log says")
+                problems.append(f"{what}, which is not what the log says: {_REMEDY}")
     if pipelines is None:
-        problems += store.database.read(_unowned)
+        problems += [f"{each}: {_REMEDY}" for each in store.database.read(_unowned)]
     return TablesReport(tuple(problems), tuple(notices))
 
 
 _MISSING = "is missing"
+_REMEDY = "see `eventstore rebuild`"
 
 
 def _differences(

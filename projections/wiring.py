@@ -10,7 +10,7 @@ from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from eventstore.dialects import dialect_of
-from eventstore.errors import NotAnEventStore, UnsupportedDatabase
+from eventstore.errors import NotAnEventStore, StoreUnavailable, UnsupportedDatabase
 from eventstore.events import BODY_LIMIT
 from eventstore.forks import close_before_forks
 from eventstore.schema import Schema
@@ -92,6 +92,9 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
         raise NotAnEventStore(
             f"there is no database at {url.database!r}; record a state into it first"
         )
+    if in_file and create and _lacks_folder(url.database):
+        folder = os.path.dirname(url.database or "")  # noqa: PTH120 - Path raises
+        raise StoreUnavailable(f"there is no folder {folder!r} to make {url.database!r} in")
     try:
         engine = dialect.open_engine(url, create=create)
     except (ImportError, NoSuchModuleError) as error:
@@ -104,6 +107,12 @@ def _open(database: str | Path | URL, *, create: bool) -> Engine:
         raise UnsupportedDatabase(f"not a URL that can be opened: {error}") from error
     close_before_forks(engine)
     return engine
+
+
+def _lacks_folder(path: str | None) -> bool:
+    """Whether a file cannot be made for want of a folder, so far as the path is only a path."""
+    folder = os.path.dirname(path or "")  # noqa: PTH120 - Path raises
+    return bool(folder) and ":" not in folder and not os.path.isdir(folder)  # noqa: PTH112
 
 
 def _url(database: str | Path) -> URL:
@@ -121,7 +130,12 @@ def _url(database: str | Path) -> URL:
 
 
 def _is_duckdb(path: Path) -> bool:
+    called_so = path.suffix in {".duckdb", ".ddb"}
     if not os.path.isfile(path) or not path.stat().st_size:  # noqa: PTH113 - Path raises
-        return path.suffix in {".duckdb", ".ddb"}
-    with path.open("rb") as file:
-        return file.read(12)[8:] == b"DUCK"
+        return called_so
+    try:
+        with path.open("rb") as file:
+            begins = file.read(12)
+    except OSError:  # of which the driver will tell
+        return called_so
+    return begins[8:] == b"DUCK" or (called_so and not begins.startswith(b"SQLite"))

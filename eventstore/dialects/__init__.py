@@ -154,7 +154,7 @@ class Dialect(Protocol):
         """Refuse a body of more bytes than can be sent; raises StoreUnavailable."""
 
     def refuse_changes(self, db: Connection, schema: str | None) -> None:
-        """Make the database refuse UPDATE and DELETE on the log."""
+        """Make the database refuse UPDATE and DELETE on the log, once more where it did."""
 
     def missing_guards(self, db: Connection, schema: str | None) -> list[str]:
         """What `refuse_changes` had made and is no longer there, or switched off."""

@@ -54,6 +54,8 @@ _NOT_YET = ("FATAL:  the database system is ", "server closed the connection une
 _GUARDS = (
     "CREATE OR REPLACE FUNCTION {schema}_eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION 'the log is append-only: % refused', TG_OP; END $$",
+    "DROP TRIGGER IF EXISTS _eventstore_no_change ON {schema}_eventstore_events",
+    "DROP TRIGGER IF EXISTS _eventstore_no_truncate ON {schema}_eventstore_events",
     "CREATE TRIGGER _eventstore_no_change BEFORE UPDATE OR DELETE ON {schema}_eventstore_events "
     "FOR EACH ROW EXECUTE FUNCTION {schema}_eventstore_refuse()",
     "CREATE TRIGGER _eventstore_no_truncate BEFORE TRUNCATE ON {schema}_eventstore_events "

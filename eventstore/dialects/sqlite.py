@@ -192,13 +192,17 @@ def check_size(db: Connection, size: int) -> None:
     """Nothing to refuse: a value may have a billion bytes."""
 
 
-def refuse_changes(db: Connection, schema: str | None) -> None:  # noqa: ARG001 - SQLite has no schemas
+def refuse_changes(db: Connection, schema: str | None) -> None:
     """Make triggers that refuse to change the log."""
+    missing = missing_guards(db, schema)
     for guard in _GUARDS:
-        db.exec_driver_sql(guard)
+        name = guard.split()[2]
+        if name in missing:
+            db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+            db.exec_driver_sql(guard)
 
 
-def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - as above
+def missing_guards(db: Connection, schema: str | None) -> list[str]:  # noqa: ARG001 - SQLite has no schemas
     """The triggers that are gone or say something else."""
     query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
     there = set(db.execute(query).scalars())

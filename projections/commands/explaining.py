@@ -24,7 +24,16 @@ from projections.display import (
     stream_as_json,
 )
 from projections.json_text import compact
-from projections.options import At, Json, Names, moment_of, on_pipeline, on_store, require_stream
+from projections.options import (
+    At,
+    Json,
+    Names,
+    instant,
+    moment_of,
+    on_pipeline,
+    on_store,
+    require_stream,
+)
 from projections.table import Table, print_found
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ OtherDestination = Annotated[str | None, typer.Option(help="Its destination; '' 
 OtherPrefix = Annotated[str | None, typer.Option(help="The prefix of its cache's tables.")]
 OtherConnection = Annotated[str | None, typer.Option(help="Its connection.")]
 
-_HINT = "doctor does not look at the chain of hashes: eventstore verify proves that it is whole"
+_HINT = "not looked at: the chain of hashes; see eventstore verify"
 
 
 @on_pipeline
@@ -133,10 +142,18 @@ def _blame_as_json(each: audit.Blame) -> dict[str, Any]:
 
 
 @on_store
-def doctor(store: EventStore, names: Names, json: Json = False) -> None:
+def doctor(
+    store: EventStore,
+    names: Names,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only in what was stored from then on: 2d.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Print what looks wrong.
 
-    The exit code is 1 if anything does, else 0. Looked for are a cursor that went backwards,
+    The exit code is 1 if anything does, else 0; what is in the history stays there, so say --since
+    where it runs again and again. Looked for are a cursor that went backwards,
     records that were read and not written, a stream that vanished from a GLOBAL state, a state
     type that changed, runs whose events interleave, a state for a stream in no catalog, a clock
     that ran ahead, a guard of the log that is missing and a row that is not as the log says; not
@@ -145,7 +162,7 @@ def doctor(store: EventStore, names: Names, json: Json = False) -> None:
     pipelines = None if names == Names() else names.some(store)
     headings = ["version", "stream", "what looks wrong", "pipeline"]
     sick = print_found(
-        audit.doctor(store, pipelines),
+        audit.doctor(store, pipelines, since=instant(since, "--since")),
         Table(headings, whole=1, above={"pipeline": ""}),
         _finding_row,
         _finding_as_json if json else None,

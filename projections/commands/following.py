@@ -71,10 +71,13 @@ def log(
         meant = require_stream(store, among, stream, namespace)
         if all(each.name != stream for each in meant):  # as it is printed
             stream, namespace = next((each.name, each.namespace) for each in meant)
+    earliest, latest = instant(since, "--since"), instant(until, "--until")
+    if earliest and latest and earliest > latest:
+        raise Invalid(f"--since {since} is later than --until {until}: nothing is in between")
     filters: dict[str, Any] = {
         "among": None if names == Names() else among,
-        "since": instant(since, "--since"),
-        "until": instant(until, "--until"),
+        "since": earliest,
+        "until": latest,
         "stream": stream,
         "namespace": namespace,
         "kind": kind,

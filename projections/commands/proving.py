@@ -106,7 +106,7 @@ def _verified_row(each: integrity.Verified) -> list[str]:
         "whole" if each.is_whole else "altered",
         f"@{each.last_good}",
         "" if each.first_bad is None else f"@{each.first_bad}",
-        f"covers @{each.covered}" if each.covered else "covers nothing",
+        f"covers @{each.covered}" if each.covered else "none",
         str(each.pipeline),
         each.problem or "",
     ]

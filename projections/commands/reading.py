@@ -95,18 +95,22 @@ def state(
     store: EventStore,
     pipeline: Pipeline,
     at: At = None,
-    form: Annotated[str, typer.Option(help=f"For machines: {', '.join(FORMS)}.")] = "protocol",
+    form: Annotated[
+        str | None, typer.Option(help=f"For machines: {', '.join(FORMS)}; by default the first.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
     json: Json = False,
 ) -> None:
     """Print the state, as a connector's --state file takes it."""
-    if form not in FORMS:  # before a database is asked
+    if form not in {None, *FORMS}:  # before a database is asked
         raise Invalid(f"there is no form {form!r} of a state; there are {', '.join(FORMS)}")
+    if form and (table or json):
+        raise Invalid("--form is for a file: it goes with neither --table nor --json")
     # Not from the tables: in those PyAirbyte may have written and deleted since.
     view = state_as_of(store, pipeline, moment_of(at))
     warn_before_history(store, pipeline, at, view.version)
     if not table and not json:
-        print_json_text(write_state(view, form))
+        print_json_text(write_state(view, form or "protocol"))
         return
     print_found(
         view.streams.items() if view.whole is None else [(None, view.whole)],

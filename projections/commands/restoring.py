@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,10 +204,9 @@ def _read_state(text: bytes, form: str | None) -> list[bytes]:
 
 
 def _version(expect: str) -> int:
-    moment = parse_moment(expect)
-    if not isinstance(moment, int):
+    if not re.fullmatch(r"@\d{1,18}", expect.strip(), re.ASCII):
         raise Invalid(f"--expect takes a version such as @41, not {expect}")
-    return moment
+    return int(expect.strip()[1:])
 
 
 def _show(planned: Sequence[Plan], *, json: bool) -> None:

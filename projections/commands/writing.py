@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventstore.errors import Invalid
+from eventstore.errors import Invalid, InvalidEvent
 from eventstore.events import Pipeline
 from eventstore.identity import check_attribution
 from projections.catalogs import register_catalog
@@ -53,7 +53,10 @@ def record(
         actor, reason, run = check_attribution(actor or store.actor, reason, run or store.run)
         if catalog:
             text = read_file(catalog)
-            register_catalog(store, pipeline, text, actor=actor, reason=reason, run=run)
+            try:
+                register_catalog(store, pipeline, text, actor=actor, reason=reason, run=run)
+            except InvalidEvent as error:
+                raise Invalid(f"{catalog}: {error}") from error
         recorder = Recorder(store, pipeline, emitted, actor, reason, run)
         if exclusive:
             recorder.take_over()
@@ -68,7 +71,10 @@ def record(
 
 
 def rebuild(db: Db, schema: Schema = None) -> None:
-    """Fill the state and catalog tables anew from the log."""
+    """Fill the state and catalog tables anew from the log.
+
+    Triggers of the log that are gone or off are put back.
+    """
     with opened(db, schema, writes=True) as store:
         count = rebuild_tables(store, progress=Progress("pipeline", "read"))
-    print(f"rebuilt the tables of {counted(count, 'pipeline')}")
+    print(f"the tables of {counted(count, 'pipeline')} are as the log says")

@@ -36,6 +36,13 @@ def assert_refused(done, code: int, *fragments: str) -> None:
         ("diff @1 @2 --stat --json-patch", "--json-patch"),
         ("diff @1 @2 --other-source nope", "no such pipeline"),
         ("blame --at soon", "soon"),
+        ("state --at 2026-11-20T09:00Z", "no seconds"),
+        ("state --form api --table", "--table"),
+        ("log --since 1h --until 2h", "nothing is in between"),
+        ("rewind @1 --reason why --expect 9", "a version such as @41"),
+        ("rewind @1 --reason why --expect 2h", "a version such as @41"),
+        ("checkpoint new.json --key nowhere", "cannot read nowhere"),
+        ("record --source shop --catalog pyproject.toml", "pyproject.toml: "),
         ("log --stream", "--stream"),
         ("log -n 0", "-n"),
         ("log -n few", "-n"),
@@ -160,8 +167,12 @@ def test_of_many_streams_those_of_a_like_name_are_told(tmp_path, eventstore):
 
 
 def test_a_version_that_is_not_there_is_answered_with_those_that_are(history, eventstore):
-    for command in (["show", "@10"], ["state", "--at", "@10"], ["diff", "@1", "@-10"]):
-        assert_refused(eventstore(*command, "--db", history), 1, "1 to 9")
+    for command, *some in (
+        (["show", "@10"], "1 to 9"),
+        (["state", "--at", "@10"], "1 to 9"),
+        (["diff", "@1", "@-10"], "no version 10 before the newest, @9"),
+    ):
+        assert_refused(eventstore(*command, "--db", history), 2, *some)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.duckdb"])
@@ -241,8 +252,37 @@ def test_a_broken_row_of_someone_elses_table_is_reported_in_one_clean_line(tmp_p
 
 @pytest.mark.parametrize(
     ("command", "code"),
-    [("state", 0), ("state --at soon", 2), ("state --at @99", 1)],
+    [("state", 0), ("state --at soon", 2), ("state --at @99", 2)],
 )
 def test_the_process_ends_with_the_exit_code(command, code, tmp_path):
     write_history(f"sqlite:///{tmp_path / 'state.db'}")
     assert run(*command.split(), "--db", tmp_path / "state.db").code == code
+
+
+def test_whoever_names_one_pipeline_wrongly_is_told_how_it_is_named(history, eventstore):
+    done = eventstore("state", "--destination", "destination-lak", "--db", history)
+    assert_refused(done, 2, "--source source-shop --destination destination-lake")
+
+
+def test_a_database_of_pyairbyte_is_not_said_to_be_empty(tmp_path, eventstore):
+    with sqlite3.connect(tmp_path / "cache.db") as db:
+        db.execute("CREATE TABLE _airbyte_state (source_name, stream_name, table_name, state_json)")
+    done = eventstore("log", "--db", tmp_path / "cache.db")
+    assert_refused(done, 1, "what PyAirbyte has stored there is taken over")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    there = tmp_path / "nowhere" / "state.db"
+    assert_refused(run("record", "--source", "shop", "--db", there), 1, str(there.parent))
+
+
+def test_a_private_key_is_told_from_a_public_one(history, eventstore, tmp_path):
+    eventstore("keygen", tmp_path / "key")
+    public = ("--key", tmp_path / "key.pub")
+    done = eventstore("checkpoint", tmp_path / "new", "--db", history, *public)
+    assert_refused(done, 2, "this is a public key, and a private key is needed")
+    signed = eventstore("checkpoint", tmp_path / "new", "--db", history, "--key", tmp_path / "key")
+    assert signed.code == 0
+    given = ("--checkpoint", tmp_path / "new", "--key", tmp_path / "key")
+    done = eventstore("verify", "--db", history, *given)
+    assert_refused(done, 3, "this is a private key, and a public key is needed")

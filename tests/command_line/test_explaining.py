@@ -234,7 +234,7 @@ def test_blame_of_one_stream_tells_of_no_other(history, eventstore):
 
 # doctor
 
-HINT = "doctor does not look at the chain of hashes: eventstore verify proves that it is whole\n"
+HINT = "not looked at: the chain of hashes; see eventstore verify\n"
 
 
 def test_doctor_says_what_looks_wrong_and_fails(wrong, eventstore):

@@ -56,7 +56,8 @@ def test_the_tables_are_in_the_schema_alone(recorded):
 )
 def test_every_command_finds_the_schema(command, recorded, eventstore):
     done = eventstore(*command.split(), "--db", recorded, "--schema", "My History")
-    assert (done.code, done.err) == (0, "")
+    nothing = "eventstore: no catalog of source-faker -> cache yet\n"
+    assert (done.code, done.err) == (0, nothing if command == "catalog" else "")
     assert done.out
 
 

@@ -45,7 +45,7 @@ def test_a_whole_log_is_exit_0(database, eventstore):
     done = eventstore("verify", "--db", database)
     assert (done.code, done.lines) == (
         0,
-        ["whole\t@3\t\tcovers nothing\tsource-shop -> cache\t"],
+        ["whole\t@3\t\tnone\tsource-shop -> cache\t"],
     )
 
 
@@ -53,7 +53,7 @@ def test_an_altered_log_is_exit_1_and_says_where(database, eventstore):
     _tamper(database)
     done = eventstore("verify", "--db", database)
     assert done.code == 1
-    assert done.lines[0].startswith("altered\t@1\t@2\tcovers nothing\tsource-shop -> cache\t@2 ")
+    assert done.lines[0].startswith("altered\t@1\t@2\tnone\tsource-shop -> cache\t@2 ")
     [found] = map(json.loads, eventstore("verify", "--db", database, "--json").lines)
     assert (found["whole"], found["last_good"], found["first_bad"]) == (False, 1, 2)
 

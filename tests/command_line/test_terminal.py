@@ -106,9 +106,9 @@ def test_blame_fits_and_says_once_what_values_have_in_common(incident):
 
 def test_verify_folds_the_names_of_a_pipeline(incident):
     assert run_on_terminal("verify", "--db", incident, columns=60).lines == [
-        "found  last good  checkpoint      pipeline",
-        "whole  @6         covers nothing  source-postgres ->",
-        "                                  destination-snowflake",
+        "found  last good  checkpoint  pipeline",
+        "whole  @6         none        source-postgres ->",
+        "                              destination-snowflake",
     ]
 
 
@@ -116,12 +116,13 @@ def test_what_verify_found_stands_beneath_where_names_would_be_broken(incident, 
     copy(incident, tmp_path / "state.db")
     with connect(tmp_path / "state.db") as store, tampering(store.database.engine) as db:
         db.execute(events.update().where(events.c.version == 2).values(actor="mallory"))
-    assert run_on_terminal("verify", "--db", tmp_path / "state.db").lines[:5] == [
-        "found    last good  first bad  checkpoint      pipeline",
-        "altered  @1         @2         covers nothing  source-postgres ->",
-        "                                               destination-snowflake",
-        "    what: @2 has a hash that does not follow from its columns and the event",
-        "    before",
+    verify = ("verify", "--db", tmp_path / "state.db")
+    assert run_on_terminal(*verify, columns=72).lines[:5] == [
+        "found    last good  first bad  checkpoint  pipeline",
+        "altered  @1         @2         none        source-postgres ->",
+        "                                           destination-snowflake",
+        "    what: @2 has a hash that does not follow from its columns and the",
+        "    event before",
     ]
 
 

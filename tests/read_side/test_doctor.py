@@ -2,11 +2,14 @@
 
 import json
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import make_url, select
+from sqlalchemy.exc import DBAPIError
 
-from eventstore import EventStore, Pipeline, StateEmitted, StateSaved
+from eventstore import EventStore, InvalidMoment, Pipeline, StateEmitted, StateSaved
+from eventstore.tables import events
 from projections import audit, connect, rebuild, register_catalog
 from projections.projector import apply_inline
 from projections.tables import ALL_TABLES
@@ -54,6 +57,20 @@ def test_nothing_looks_wrong_in_a_history_like_any_other(store):
         store.append(SHOP, StateEmitted(states[0]), StateSaved(states[1]), run=str(number))
     store.append(CACHE, saved("users", {"page": 1}))
     assert found(store) == []
+
+
+def test_what_was_stored_before_a_time_is_not_looked_at(store):
+    store.append(SHOP, *BACKWARDS)
+    last = list(store.history(SHOP))[-1]
+    for since, seen in (
+        (datetime(1, 1, 1, tzinfo=timezone.utc), True),
+        (last.stored_at, True),
+        (last.stored_at + timedelta(microseconds=1), False),
+        (last.stored_at + timedelta(days=1), False),
+    ):
+        assert bool(list(audit.doctor(store, since=since))) is seen
+    with pytest.raises(InvalidMoment):
+        list(audit.doctor(store, since=datetime(2026, 11, 20)))  # noqa: DTZ001
 
 
 def test_an_empty_log_looks_fine(store):
@@ -156,7 +173,7 @@ def test_a_clock_that_ran_ahead_is_found_by_what_it_left(kind, tmp_path):
 
 @pytest.mark.needs("REFUSES_CHANGES")
 @pytest.mark.parametrize("statements", [DROP_GUARD, WEAKEN_GUARD], ids=["dropped", "weakened"])
-def test_a_guard_that_is_gone_is_found(statements, store, database):
+def test_a_guard_that_is_gone_is_found_and_put_back(statements, store, database, caplog):
     store.append(SHOP, saved("orders", {}))
     with store.database.engine.begin() as db:
         for statement in statements[make_url(database).get_backend_name()]:
@@ -164,6 +181,11 @@ def test_a_guard_that_is_gone_is_found(statements, store, database):
     [finding] = audit.doctor(store)
     assert finding.what == "guard missing"
     assert "_eventstore_no_" in finding.detail
+    rebuild(store)
+    assert "put back the trigger _eventstore_no_" in caplog.text
+    assert found(store) == []
+    with store.database.engine.begin() as db, pytest.raises(DBAPIError, match="append-only"):
+        db.execute(events.delete())
 
 
 def change(store, table, **values):
