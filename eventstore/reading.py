@@ -28,7 +28,6 @@ from eventstore.rows import (
     stored_events,
     stored_of,
 )
-from eventstore.schema import schema_name
 from eventstore.statements import Statement
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
@@ -206,7 +205,7 @@ class Counted(NamedTuple):
 
 def count(db: Connection, last: Counted | None) -> Counted:
     """How many events the log has; as it was `last` where nobody has committed since."""
-    snapshot = dialect_of(db).snapshot(db, schema_name(db), events.name)
+    snapshot = dialect_of(db).snapshot(db)
     if last and snapshot is not None and snapshot == last.snapshot:
         return last
     return Counted(int(_count.fetch(db, {})[0][0]), snapshot)

@@ -27,7 +27,6 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
 from eventstore.reading import PAGE, next_page
 from eventstore.rows import pipeline_of, stored_events, stored_of
-from eventstore.schema import schema_name
 from eventstore.statements import Statement
 from eventstore.tables import events, pipelines
 
@@ -90,8 +89,7 @@ Of an engine, and not of a store: whoever catches up may open a store each time.
 
 def _behind(db: Connection, name: str) -> dict[int, Pipeline]:
     """The pipelines with events that a projection has not seen, by their ids."""
-    snapshot = dialect_of(db).snapshot(db, schema_name(db), events.name, progress.name)
-    up_to_date = _up_to_date.setdefault(db.engine, {})
+    snapshot, up_to_date = dialect_of(db).snapshot(db), _up_to_date.setdefault(db.engine, {})
     if snapshot is not None and snapshot == up_to_date.get(name):
         return {}
     found = _find_behind(db, name)

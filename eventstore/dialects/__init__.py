@@ -113,8 +113,8 @@ class Dialect(Protocol):
     def is_open(self, db: Connection) -> bool:
         """Whether the transaction that SQLAlchemy takes for open is, where the driver can tell."""
 
-    def snapshot(self, db: Connection, schema: str | None, *tables: str) -> object:
-        """What stays the same while nobody commits to these; None where that is not cheap to tell.
+    def snapshot(self, db: Connection) -> object:
+        """What stays the same while nobody commits anything; None where that is not cheap to tell.
 
         Asked for before a read: what is committed meanwhile will make it another.
         """

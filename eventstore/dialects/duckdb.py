@@ -119,7 +119,7 @@ _marks: dict[tuple[str, str], object] = {}
 _turns_lock = threading.Lock()
 
 
-def snapshot(db: Connection, schema: str | None, *tables: str) -> None:
+def snapshot(db: Connection) -> None:
     """Nothing tells."""
 
 

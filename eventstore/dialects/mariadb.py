@@ -25,7 +25,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import NullType
 
 from eventstore.dialects import galera
-from eventstore.driver import execute, fetch
+from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
 if TYPE_CHECKING:
@@ -71,14 +71,6 @@ RANDOM_KEY = "(replace(uuid(), '-', ''))"
 
 # Not unix_timestamp(now(6)): an hour of each autumn is there twice in the session's time zone.
 NOW = literal_column("timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))", BigInteger)
-
-# InnoDB remembers the second of the last commit, until the server ends: in the same second, and
-# while one is on its way there, there may be another. Not now(): a session may set that.
-_LAST_CHANGED = (
-    "SELECT update_time, table_rows FROM information_schema.tables "
-    "WHERE table_schema = coalesce(%s, database()) AND table_name = %s "
-    "AND update_time < sysdate() - INTERVAL 2 SECOND"
-)
 
 # Duplicate key, deadlock, lock wait timeout, record changed since it was read (snapshot
 # isolation), table made since the transaction began.
@@ -182,10 +174,8 @@ def mark_written(db: Connection, pipeline_key: str) -> None:
     """Nothing to change: see `mark`."""
 
 
-def snapshot(db: Connection, schema: str | None, *tables: str) -> object:
-    """When each was last changed, and about how many rows it has, if that is settled."""
-    last = [tuple(fetch(db, _LAST_CHANGED, (schema, table))) for table in tables]
-    return last if all(last) else None
+def snapshot(db: Connection) -> None:
+    """Nothing tells: `update_time` is when the transaction began that was committed last."""
 
 
 def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:

@@ -100,7 +100,7 @@ def mark_written(db: Connection, pipeline_key: str) -> None:
     """Nothing to change: see `mark`."""
 
 
-def snapshot(db: Connection, schema: str | None, *tables: str) -> object:  # noqa: ARG001
+def snapshot(db: Connection) -> object:
     """Which transactions are done; numbers begin anew on a standby that took over early."""
     return fetch(db, "SELECT pg_postmaster_start_time()::text, pg_current_snapshot()::text")[0]
 

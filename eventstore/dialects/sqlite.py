@@ -127,7 +127,7 @@ class _Snapshot(NamedTuple):
 _OWN = {"main", "temp"}
 
 
-def snapshot(db: Connection, schema: str | None, *tables: str) -> _Snapshot | None:  # noqa: ARG001
+def snapshot(db: Connection) -> _Snapshot | None:
     """SQLite's counters; nothing of what is not committed yet, and of files that are attached."""
     connection: Any = db.connection.driver_connection
     names = {name for _, name, _ in fetch(db, "PRAGMA database_list")}

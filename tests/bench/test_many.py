@@ -32,8 +32,6 @@ EVENTS, BATCH, STREAMS = 100, 10, 5
 START_US = 1_780_000_000_000_000
 
 POLLS = 25
-AT_REST_S = 3
-"""After the last commit; before, MariaDB does not say so, and a look takes as long as the first."""
 ROUNDS = 9
 LOOKS = 20
 
@@ -124,7 +122,6 @@ def milliseconds(work, rounds):
 )
 def test_to_find_nothing_new_takes_25_ms(request, results, crowds, look):
     kind, stores = crowds
-    time.sleep(AT_REST_S)
     took = {size: milliseconds(partial(look, store), POLLS) for size, store in stores.items()}
     results[f"an idle look, {request.node.callspec.id}"] = {
         "unit": "ms",
