@@ -109,9 +109,12 @@ class Appender:
             expects = append.expected is not None or append.writer is not None
             read = may_be_there or expects or line is not None
             if memory and alone and not read and dialect.INSERTS_TOGETHER:
-                stored = self._append_unseen(db, append, memory)
-                if stored:
-                    return stored, memory
+                unseen = self._place_unseen(db, append, memory)
+                if unseen and write_if_last(db, *unseen, memory.head):
+                    memory.learn(unseen[0].learned)
+                    return unseen[0].stored, memory
+                # Somebody's trigger may have kept what shows it from its table, and not it.
+                may_be_there = unseen is not None
             memory, now = find_end(db, pipeline, memory, self._clock, read=read)
             if again:
                 self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
@@ -138,13 +141,13 @@ class Appender:
             write_at_once(db, placed, show)
         return show is not None
 
-    def _append_unseen(
+    def _place_unseen(
         self, db: Connection, append: Append, memory: Memory
-    ) -> list[StoredEvent] | None:
-        """Append a state behind the head of a moment ago, if that is still the last.
+    ) -> tuple[Placed, Beside] | None:
+        """Place a state behind the head of a moment ago, to be written if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write. What time it
-        is can only be estimated, and is refused by the database where it would be in the future.
+        is can only be estimated: the database refuses what is in the future, or not of just now.
         """
         now = memory.time_if_fresh()
         if now is None or len(append.drafts) > 1:
@@ -154,10 +157,7 @@ class Appender:
             return None
         placed = place(db, append, memory, now)
         show = self._beside(*placed.stored) if placed.is_event_with_body else None
-        if not show or not write_if_last(db, placed, show, memory.head):
-            return None
-        memory.learn(placed.learned)
-        return placed.stored
+        return (placed, show) if show else None
 
     def _line(self, pipeline: Pipeline) -> _Line | None:
         line = self._lines.get(pipeline)

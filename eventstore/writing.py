@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _EVENT = [column.name for column in events.columns]
 _ITS_BODY = [f"new_{column.name}" for column in bodies.columns]
 
+_LATE_US = 50_000
+"""How long a statement may be on its way when its time is estimated; clocks stop in their sleep."""
+
 _insert_events = Batches(events)
 _insert_bodies = Batches(bodies)
 
@@ -69,7 +72,7 @@ def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
 
 
 def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) -> bool:
-    """Write them if the head behind which it was placed is still the last, and its time has come.
+    """Write them if the head behind which it was placed is still the last, and its time is now.
 
     Else nothing is written: returns False.
     """
@@ -93,8 +96,10 @@ def _insert_all(clause: Callable[[CTE], Insert]) -> Statement:
 def _insert_all_if_last(clause: Callable[[CTE], Insert]) -> Statement:
     def of_dialect(dialect: Dialect) -> Insert:
         previous = _is_there(-1, events.c.hash == bindparam("previous"))
-        has_come = bindparam("stored_at", type_=events.c.stored_at.type) <= dialect.NOW
-        event = _new_event(previous, ~_is_there(0), has_come)
+        assert dialect.NOW is not None  # wherever a statement can do all of it
+        its_time = bindparam("stored_at", type_=events.c.stored_at.type)
+        is_now = its_time.between(dialect.NOW - _LATE_US, dialect.NOW)
+        event = _new_event(previous, ~_is_there(0), is_now)
         return clause(event).add_cte(_its_body(event).cte("body"))
 
     return Statement(of_dialect)

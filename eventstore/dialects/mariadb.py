@@ -204,8 +204,10 @@ def begin_write(db: Connection) -> None:
     execute(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def each_alone(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
-    """Nothing to change: no statement is there to begin a transaction."""
+def each_alone(db: Connection) -> AbstractContextManager[object]:
+    """Nothing to change but that the transaction, which begins by itself, is known to be there."""
+    if not db.in_transaction():
+        db.begin()  # else a pool that does not roll back keeps what it sees for ever
     return nullcontext()
 
 

@@ -79,7 +79,14 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
 
 
 def check_session(db: Connection) -> None:
-    """Nothing to refuse: all sessions are alike."""
+    """Refuse sessions in which psycopg 3 writes the bytes of a list wrongly."""
+    connection: Any = db.connection.driver_connection
+    strings = connection.info.parameter_status("standard_conforming_strings")
+    if db.dialect.driver == "psycopg" and strings == "off":
+        raise StoreUnavailable(
+            "in this session psycopg writes bytes wrongly: set standard_conforming_strings = on, "
+            "for the role, the database or the server"
+        )
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know

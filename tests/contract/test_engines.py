@@ -76,6 +76,27 @@ def test_everything_works_with_any_pool(pooled):
     do_everything(pooled)
 
 
+def test_what_others_append_is_seen_where_the_pool_does_not_roll_back(database):
+    engine = create_engine(database, pool_reset_on_return=None)
+    with connect(database) as other, connect(engine) as store:
+        for number in range(1, 6, 2):
+            other.append(SHOP, saved("users", {"page": number}))
+            assert (store.head(SHOP).version, store.count()) == (number, number)
+            store.append(SHOP, saved("users", {"page": number + 1}))
+    engine.dispose()
+
+
+def test_a_session_in_which_the_driver_writes_bytes_wrongly_is_refused(postgresql):
+    with postgresql.empty_database() as url:
+        options = {"options": "-c standard_conforming_strings=off"}
+        with connect(create_engine(url, connect_args=options, poolclass=NullPool)) as store:
+            if make_url(url).drivername.endswith("psycopg"):
+                with pytest.raises(StoreUnavailable, match="standard_conforming_strings = on"):
+                    do_everything(store)
+            else:
+                do_everything(store)
+
+
 def test_threads_share_a_store_with_any_pool(pooled):
     if isinstance(pooled.database.engine.pool, StaticPool | AssertionPool):
         pytest.skip("has one connection, of which one thread has the use")

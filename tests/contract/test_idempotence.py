@@ -182,3 +182,21 @@ def _end_connections(engine):
         for other in db.scalars(text(OTHERS[engine.name])).all():
             with suppress(DBAPIError):  # it has ended by itself
                 db.execute(text(END[engine.name].format(other)))
+
+
+def test_an_append_is_stored_once_where_a_trigger_keeps_its_row_from_a_table(postgresql):
+    """The row that shows a state is not what tells whether the event is there."""
+    trigger = (
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RETURN NULL; END $$",
+        "CREATE TRIGGER swallow BEFORE INSERT ON _airbyte_state "
+        "FOR EACH ROW EXECUTE FUNCTION swallow()",
+    )
+    with postgresql.empty_database() as url, connect(url) as store:
+        appended = [store.append(SHOP, saved("users", {"cursor": 0}))[0]]
+        with store.database.engine.begin() as db:
+            for statement in trigger:
+                db.exec_driver_sql(statement)
+        for number in range(1, 4):
+            appended += store.append(SHOP, saved("users", {"cursor": number}))
+        assert list(store.history(SHOP)) == appended

@@ -1,12 +1,13 @@
 """Inside a history time only goes forward, whatever the clocks do."""
 
+import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import create_engine, event, make_url, text
 
-from eventstore import EventStore, Pipeline
+from eventstore import EventStore, Pipeline, head
 from eventstore.integrity import verify
 from projections import state_as_of
 from tests.messages import emitted, saved, stream_state
@@ -168,3 +169,17 @@ CLOCKS = {
 
 def _microseconds(moment):
     return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // INSTANT
+
+
+@pytest.mark.needs("INSERTS_TOGETHER")
+def test_while_a_machine_sleeps_its_stopwatch_stands_still(store, monkeypatch):
+    """On PostgreSQL the time is estimated; what is far from the server's is refused there."""
+    slept_ns = 0
+    monkeypatch.setattr(head, "monotonic_ns", lambda: time.monotonic_ns() - slept_ns)
+    for number in range(3):
+        store.append(SHOP, saved("users", {"page": number}))
+    time.sleep(0.3)
+    slept_ns = 300_000_000
+    called = datetime.now(timezone.utc)
+    [stored] = store.append(SHOP, saved("users", {"page": 3}))
+    assert called <= stored.stored_at <= datetime.now(timezone.utc)
