@@ -23,7 +23,7 @@ _CONFIGURATION: dict[str, tuple[What, bool]] = {
     "primary_key": ("primary key", True),
     "cursor_field": ("cursor", True),
 }
-"""What is compared of a configured stream, and whether a change of it breaks a sync."""
+"""What is compared of a configured stream, and whether another than there was breaks a sync."""
 
 _ABSENT: Any = object()
 
@@ -33,7 +33,8 @@ class CatalogChange:
     """One difference between two catalogs.
 
     `breaking` where what is in the destination no longer fits: a stream or field that is gone, a
-    type that holds what the old one could not, another primary key or cursor.
+    type that holds what the old one could not, another primary key or cursor than there was.
+    PyAirbyte's tables name neither: of streams taken over from those none was known.
     """
 
     change: Literal["added", "removed", "changed"]
@@ -81,7 +82,8 @@ def definition_changes(
     for key, (what, breaking) in _CONFIGURATION.items():
         old, new = then.get(key), now.get(key)
         if (old or None) != (new or None):
-            changes.append(CatalogChange("changed", stream, what, "", old, new, breaking))
+            breaks = breaking and bool(old)
+            changes.append(CatalogChange("changed", stream, what, "", old, new, breaks))
     return changes
 
 

@@ -16,6 +16,7 @@ from airbyte import exceptions as exc
 from airbyte._message_iterators import AirbyteMessageIterator
 from airbyte.caches._catalog_backend import CatalogBackendBase
 from airbyte.caches._state_backend_base import StateBackendBase
+from airbyte.caches.base import CacheBase
 from airbyte.destinations import base as destinations
 from airbyte.shared.catalog_providers import CatalogProvider
 from airbyte.shared.state_providers import JoinedStateProvider, StateProviderBase
@@ -23,7 +24,7 @@ from airbyte.shared.state_writers import StateWriterBase
 from airbyte_protocol.models import AirbyteMessage, Type
 
 from eventstore.database import has_connections_to_spare
-from eventstore.errors import EventStoreError, InvalidEvent
+from eventstore.errors import EventStoreError, Invalid, InvalidEvent
 from eventstore.identity import fresh_run
 from eventstore.state_messages import state_message
 from projections import backends, providers
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from airbyte.caches.base import CacheBase
     from airbyte.results import ReadResult
     from airbyte.shared.sql_processor import SqlProcessorBase
     from airbyte_protocol.models import AirbyteStateMessage
@@ -154,8 +154,12 @@ def with_history(
     PyAirbyte made are taken over at once. `connection` tells two configurations of one connector
     apart. Each read is a run of its own unless `run` names one; `actor` defaults to the OS user.
     With `exclusive` a read takes over from one that still runs, whose next state raises
-    StaleWriter. Raises StoreUnavailable.
+    StaleWriter. Raises Invalid where this is no cache, and StoreUnavailable.
     """
+    if not isinstance(cache, CacheBase):
+        raise Invalid(
+            f"a history is given to a cache of PyAirbyte's, not to {type(cache).__name__}"
+        )
     given: dict[str, Any] = {"actor": actor, "run": run, "connection": connection}
     prefix = cache.table_prefix or ""
     states = SqlStateBackend(cache, prefix, **given, exclusive=exclusive)

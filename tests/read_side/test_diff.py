@@ -192,6 +192,8 @@ def test_fields_and_types_are_compared(before, after, expected, store):
         ({"destination_sync_mode": ("append", "overwrite")}, "destination sync mode", False),
         ({"primary_key": ([["id"]], [["id"], ["shop"]])}, "primary key", True),
         ({"cursor_field": (["id"], ["at"])}, "cursor", True),
+        ({"primary_key": ([], [["id"]])}, "primary key", False),
+        ({"cursor_field": ([], ["at"])}, "cursor", False),
     ],
 )
 def test_how_streams_are_synced_is_compared(configuration, what, breaking, store):

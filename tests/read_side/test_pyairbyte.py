@@ -17,7 +17,7 @@ from airbyte.shared.state_writers import StateWriterBase
 from airbyte_protocol.models import AirbyteStateMessage, ConfiguredAirbyteCatalog
 from sqlalchemy import make_url
 
-from eventstore import Pipeline
+from eventstore import Invalid, Pipeline
 from projections import connect, pyairbyte
 from projections.pyairbyte import with_history
 from tests.messages import (
@@ -109,6 +109,11 @@ def test_a_missing_state_is_pyairbytes_error(cache):
 def test_a_missing_stream_is_pyairbytes_error(cache):
     with pytest.raises(exc.AirbyteStreamNotFoundError):
         cache._catalog_backend.get_full_catalog_provider().get_stream_json_schema("users")
+
+
+def test_what_is_no_cache_is_refused_a_history():
+    with pytest.raises(Invalid, match="not to str"):
+        with_history("shop.duckdb")
 
 
 def test_an_invalid_state_is_the_error_that_a_read_catches(cache):
