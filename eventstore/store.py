@@ -232,7 +232,7 @@ class EventStore:
             return stored
         raise self.unknown_version(pipeline, version)
 
-    def unknown_version(self, pipeline: Pipeline, version: int) -> UnknownVersion:
+    def unknown_version(self, pipeline: Pipeline, version: int | str) -> UnknownVersion:
         """The error for a version outside the history, with what there is instead."""
         head = self.head(pipeline)
         there = f"the versions 1 to {head.version}" if head.version else "no events"

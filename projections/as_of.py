@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeAlias
 
 from eventstore.erasure import erasure_of
-from eventstore.errors import ErasedBody, InvalidMoment, UnknownVersion
+from eventstore.errors import ErasedBody, InvalidMoment
 from eventstore.events import Pipeline, to_datetime, to_microseconds
 from projections.views import CATALOG_KINDS, STATE_KINDS, CatalogView, StateView
 
@@ -142,9 +142,7 @@ def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
     elif isinstance(moment, BeforeHead):
         version, final = head.version - moment.versions, True
         if version < 0:
-            raise UnknownVersion(
-                f"{pipeline} has no version {moment.versions} before the newest, @{head.version}"
-            )
+            raise store.unknown_version(pipeline, f"{moment.versions} before the newest")
     elif isinstance(moment, int):
         version, final = moment, True
     else:

@@ -79,7 +79,7 @@ def show(
         print_json(change_as_json(change))
         return
     for name, value in event_as_json(stored).items():
-        if value is not None and name != "body":
+        if value not in {None, ""} and name != "body":
             print(f"{name:<13} {printable(str(value))}")
     if change.before or change.notes:
         print(f"{'what':<13} {printable(change.words)}")

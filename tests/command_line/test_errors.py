@@ -167,12 +167,8 @@ def test_of_many_streams_those_of_a_like_name_are_told(tmp_path, eventstore):
 
 
 def test_a_version_that_is_not_there_is_answered_with_those_that_are(history, eventstore):
-    for command, *some in (
-        (["show", "@10"], "1 to 9"),
-        (["state", "--at", "@10"], "1 to 9"),
-        (["diff", "@1", "@-10"], "no version 10 before the newest, @9"),
-    ):
-        assert_refused(eventstore(*command, "--db", history), 2, *some)
+    for command in (["show", "@10"], ["state", "--at", "@10"], ["diff", "@1", "@-10"]):
+        assert_refused(eventstore(*command, "--db", history), 2, "1 to 9")
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.duckdb"])

@@ -73,7 +73,7 @@ def test_the_limit_of_a_body_is_the_one_that_was_set(database):
         (3, UnknownVersion, "no version 3: there are the versions 1 to 2"),
         ("@1", InvalidMoment, "parse_moment"),
         (1.5, InvalidMoment, "1.5"),
-        (parse_moment("@-3"), UnknownVersion, "no version -1"),
+        (parse_moment("@-3"), UnknownVersion, "no version 3 before the newest"),
     ],
     ids=repr,
 )
