@@ -21,7 +21,7 @@ from eventstore.errors import InvalidPipeline
 from eventstore.events import Pipeline
 from eventstore.recompute import Outcome, Part, Problem, recompute
 from eventstore.rows import belongs_to
-from eventstore.schema import schema_name
+from eventstore.schema import missing_guards, schema_name
 from eventstore.store import EventStore
 from eventstore.stream_rows import stream_problem
 from eventstore.tables import bodies, events, pipelines, streams
@@ -188,7 +188,7 @@ def _orphans(db: Connection) -> list[str]:
 
 
 def _notices(db: Connection) -> Iterator[str]:
-    for guard in dialect_of(db).missing_guards(db, schema_name(db)):
+    for guard in missing_guards(db):
         yield f"the trigger {guard} is gone or off: `eventstore rebuild` puts it back"
 
 

@@ -27,7 +27,7 @@ class Schema:
     """
 
     component: str
-    steps: Sequence[Callable[[Connection], None]]
+    steps: Sequence[Callable[[Connection], object]]
     is_behind: Callable[[Connection], str | None] = lambda _: None
     catch_up: Callable[[Connection], None] = lambda _: None
 
@@ -105,8 +105,16 @@ def _create_log(db: Connection) -> None:
         dialect_of(db).create_table(db, table)
 
 
-def _refuse_changes(db: Connection) -> None:
+def put_guards(db: Connection) -> list[str]:
+    """Make those triggers that refuse changes to the log and are gone or off; returns them."""
+    missing = missing_guards(db)
     dialect_of(db).refuse_changes(db, schema_name(db))
+    return missing
 
 
-LOG = Schema("log", [_create_log, _refuse_changes])
+def missing_guards(db: Connection) -> list[str]:
+    """The triggers that should refuse changes to the log, and are gone or off."""
+    return dialect_of(db).missing_guards(db, schema_name(db))
+
+
+LOG = Schema("log", [_create_log, put_guards])

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from eventstore.dialects import dialect_of
 from eventstore.events import to_datetime, to_microseconds
-from eventstore.schema import schema_name
+from eventstore.schema import missing_guards
 from projections.as_of import BeforeHead, catalog_as_of, locate, state_as_of
 from projections.changes import explained
 from projections.differences import cut_view
@@ -61,7 +61,7 @@ def doctor(
     them, whoever has put it right. Of the database and the present, all. Raises InvalidMoment.
     """
     among = None if pipelines is None else list(pipelines)
-    for guard in store.database.read(_missing_guards):
+    for guard in store.database.read(missing_guards):
         detail = f"the trigger {guard} is gone or off: `eventstore rebuild` puts it back"
         yield Finding(None, None, "guard missing", detail)
     tables = check_tables(store, among)
@@ -78,10 +78,6 @@ def doctor(
 def _just_before(moment: datetime) -> datetime:
     """A microsecond earlier; nothing was stored before 1970."""
     return to_datetime(max(to_microseconds(moment), 1) - 1)
-
-
-def _missing_guards(db: Connection) -> list[str]:
-    return dialect_of(db).missing_guards(db, schema_name(db))
 
 
 def _look_at_history(store: EventStore, pipeline: Pipeline, after: int) -> Iterator[Finding]:

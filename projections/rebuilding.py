@@ -12,7 +12,7 @@ from sqlalchemy.schema import DropTable
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.inserts import insert_rows
-from eventstore.schema import schema_name
+from eventstore.schema import missing_guards, put_guards, schema_name
 from projections import catalogs, states
 from projections.tables import ALL_TABLES, create_beside
 
@@ -58,20 +58,10 @@ def rebuild(
         if not are_right:
             session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
-    if store.database.read(_missing_guards):
-        for guard in store.database.transact(_put_back_guards):
+    if store.database.read(missing_guards):
+        for guard in store.database.transact(put_guards):
             _log.warning("put back the trigger %s, which keeps the log from being changed", guard)
     return beside.of
-
-
-def _missing_guards(db: Connection) -> list[str]:
-    return dialect_of(db).missing_guards(db, schema_name(db))
-
-
-def _put_back_guards(db: Connection) -> list[str]:
-    missing = _missing_guards(db)
-    dialect_of(db).refuse_changes(db, schema_name(db))
-    return missing
 
 
 class Beside:
