@@ -151,15 +151,19 @@ def retention(
     return [each for each in erased if each.bodies]
 
 
-def reapply(store: EventStore, *, dry_run: bool = False) -> list[Erasure]:
+def reapply(
+    store: EventStore, pipelines: Iterable[Pipeline] | None = None, *, dry_run: bool = False
+) -> list[Erasure]:
     """Erase again what the history says was erased: a backup that was restored brings it back.
 
+    Of all pipelines, or of these.
     Appends nothing. What was erased after the backup was made is in no history any more.
     """
 
     def work(db: Connection) -> list[Erasure]:
         with dialect_of(db).overwriting(db):
-            return [erasure for each in store.pipelines_within(db) for erasure in again(db, each)]
+            among = store.pipelines_within(db) if pipelines is None else pipelines
+            return [erasure for each in among for erasure in again(db, each)]
 
     def again(db: Connection, pipeline: Pipeline) -> Iterator[Erasure]:
         pipeline_id = find_pipeline_id(db, pipeline) or 0

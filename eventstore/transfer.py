@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Integer, and_, bindparam, select
 
-from eventstore.reading import FIRST_PAGE, next_size
+from eventstore.errors import StoreUnavailable
+from eventstore.reading import FIRST_PAGE, newest_of_kind, next_size
 from eventstore.rows import find_pipeline_id
 from eventstore.sharing import reader
 from eventstore.tables import bodies, events, pipelines, streams
@@ -69,6 +70,7 @@ def export_histories(
     """Yield the lines of an export, of all pipelines or of these, up to their heads of now.
 
     It is read in pages: what is appended meanwhile is left out, whatever the size of the log.
+    Raises StoreUnavailable where a body was erased meanwhile, and with it the reason left out.
     """
     there = store.heads()
     chosen = there if pipelines is None else {each: there.get(each, 0) for each in pipelines}
@@ -109,13 +111,26 @@ def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict
     names = {name: getattr(pipeline, name) for name in NAMES}
     page, numbered = _page(), _numbered_streams(store, pipeline)
     its_id = store.database.read(lambda db: find_pipeline_id(db, pipeline))
-    after, size = 0, FIRST_PAGE
+    after, size, lacks_bodies = 0, FIRST_PAGE, False
     while after < head:
         where = {"pipeline": its_id, "after": after, "up_to": head, "size": size}
         rows = store.database.read(lambda db, where=where: _rows(db, page, where))  # type: ignore[misc]
         yield from (_line(row, body, names, numbered) for row, body in rows)
         after = rows[-1][0].version
         size = next_size(size, sum(len(body or b"") for _, body in rows))
+        lacks_bodies |= any(body is None and row.commitment is not None for row, body in rows)
+    if lacks_bodies:
+        store.database.read(lambda db: _require_reasons(db, pipeline, head))
+
+
+def _require_reasons(db: Connection, pipeline: Pipeline, head: int) -> None:
+    """Raise StoreUnavailable if a body was erased by an event that the export leaves out."""
+    erased = newest_of_kind(db, find_pipeline_id(db, pipeline) or 0, "BodyErased")
+    if erased and erased.version > head:
+        raise StoreUnavailable(
+            f"a body of {pipeline} was erased meanwhile, at @{erased.version}: export again, what "
+            "was written is of no use"
+        )
 
 
 def _rows(

@@ -97,22 +97,31 @@ def shown(value: Any) -> str:
 
 
 def _fields(stream: StreamDescriptor | None, then: Any, now: Any) -> Iterator[CatalogChange]:
-    old, new = dict(_flattened("", then)), dict(_flattened("", now))
-    for path in [*old, *(path for path in new if path not in old)]:
-        if path not in new:
+    old, new = dict(_flattened((), then)), dict(_flattened((), now))
+    for steps in [*old, *(steps for steps in new if steps not in old)]:
+        path = _path(steps)
+        if steps not in new:
             yield CatalogChange(
-                "removed", stream, "field", path, _type(old[path]), None, breaking=True
+                "removed", stream, "field", path, _type(old[steps]), None, breaking=True
             )
-        elif path not in old:
+        elif steps not in old:
             yield CatalogChange(
-                "added", stream, "field", path, None, _type(new[path]), breaking=False
+                "added", stream, "field", path, None, _type(new[steps]), breaking=False
             )
-        elif (before := _type(old[path])) != (after := _type(new[path])):
-            breaking = not _holds(new[path], old[path])
+        elif (before := _type(old[steps])) != (after := _type(new[steps])):
+            breaking = not _holds(new[steps], old[steps])
             yield CatalogChange("changed", stream, "type", path, before, after, breaking)
 
 
-def _flattened(path: str, schema: Any) -> Iterator[tuple[str, Any]]:
+_Steps = tuple[str | None, ...]
+"""The names on the way to a field, None for what is in a list; a name may have a point in it."""
+
+
+def _path(steps: _Steps) -> str:
+    return "".join("[]" if step is None else f".{step}" for step in steps).removeprefix(".")
+
+
+def _flattened(path: _Steps, schema: Any) -> Iterator[tuple[_Steps, Any]]:
     """Every field of a JSON schema, those inside objects and lists after their own."""
     if not isinstance(schema, dict):
         return
@@ -120,9 +129,9 @@ def _flattened(path: str, schema: Any) -> Iterator[tuple[str, Any]]:
         yield path, schema
     properties = schema.get("properties")
     for name, inner in (properties if isinstance(properties, dict) else {}).items():
-        yield from _flattened(f"{path}.{name}" if path else name, inner)
+        yield from _flattened((*path, name), inner)
     if isinstance(schema.get("items"), dict):
-        yield from _flattened(f"{path}[]", schema["items"])
+        yield from _flattened((*path, None), schema["items"])
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -130,8 +139,10 @@ def _type(schema: dict[str, Any]) -> str:
     types = _types(schema)
     names = ", ".join(sorted(types - {"null"}) + sorted(types & {"null"}))
     formats = [str(schema[key]) for key in ("format", "airbyte_type") if key in schema]
-    if not names:
-        names = compact({key: schema[key] for key in ("oneOf", "anyOf", "$ref") if key in schema})
+    others = {key: schema[key] for key in ("oneOf", "anyOf", "$ref") if key in schema}
+    if others:
+        names = f"{names} {compact(others)}".strip()
+    names = names or "any"
     return f"{names} ({', '.join(formats)})" if formats else names
 
 
@@ -145,6 +156,8 @@ def _holds(new: dict[str, Any], old: dict[str, Any]) -> bool:
     if any(new.get(key) != old.get(key) for key in ("format", "airbyte_type", "oneOf", "anyOf")):
         return False
     wanted, there = _types(old) - {"null"}, _types(new)
+    if not there or not _types(old):  # any
+        return not there
     if "number" in there:
         wanted -= {"integer"}
     return wanted <= there

@@ -87,6 +87,8 @@ class EventChange:
             return summary(self.stored)
         if self.stored.kind == "StreamDefined":
             said = [each.words for each in self.redefined]
+            if not said and self.before.body != self.stored.body:
+                return "another definition, with the same fields: see `eventstore show`"
         else:
             said = moves_in_words(moves, name_streams=self.stored.stream is None)
         return ", ".join(shortened(said)) or "unchanged"

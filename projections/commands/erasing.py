@@ -90,9 +90,14 @@ def erase(
     """
     named = named_streams([stream] if stream else None, namespace)
     if reapply:
-        planned = erasure.reapply(store, dry_run=True)
+        if version or stream or before:
+            raise Invalid(
+                "--reapply erases what the history says: it takes names of pipelines alone"
+            )
+        among = None if names == Names() else names.some(store)
+        planned = erasure.reapply(store, among, dry_run=True)
         if _agreed(store, planned, dry_run=dry_run, yes=yes, json=json):
-            _report(erasure.reapply(store), json=json)
+            _report(erasure.reapply(store, among), json=json)
         return
     if (version is None) == (stream is None and before is None):
         raise Invalid("say what to erase: @VERSION; or --stream, --before, or both of these")

@@ -68,9 +68,7 @@ def log(
         raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
     among = store.pipelines() if names == Names() else names.some(store)
     if stream is not None and "." in stream and namespace is None:
-        meant = require_stream(store, among, stream, namespace)
-        if all(each.name != stream for each in meant):  # as it is printed
-            stream, namespace = next((each.name, each.namespace) for each in meant)
+        stream, namespace = _as_printed(store, among, stream)
     earliest, latest = instant(since, "--since"), instant(until, "--until")
     if earliest and latest and earliest > latest:
         raise Invalid(f"--since {since} is later than --until {until}: nothing is in between")
@@ -106,6 +104,20 @@ def log(
                 _require_stream(store, among, stream, namespace, may_come=follow)
     if not (there or json or follow):
         print("no event matches", file=sys.stderr)
+
+
+def _as_printed(store: EventStore, among: list[Pipeline], stream: str) -> tuple[str, str | None]:
+    """The name and the namespace of a stream that may be named as it is printed; raises Invalid."""
+    meant = require_stream(store, among, stream, None)
+    with_namespace = [each for each in meant if each.name != stream]
+    if not with_namespace:
+        return stream, None
+    if len(meant) > 1:
+        named = (f"--stream {each.name} --namespace {each.namespace}" for each in with_namespace)
+        raise Invalid(
+            f"several streams are called {stream}: name one by {' or '.join(sorted(named))}"
+        )
+    return with_namespace[0]
 
 
 def _require_stream(

@@ -6,13 +6,14 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from eventstore import payload
-from eventstore.errors import Invalid
+from eventstore.errors import Invalid, InvalidEvent
 from eventstore.events import Pipeline, StoredEvent
 from eventstore.store import EventStore
 from projections import audit, plans
@@ -191,16 +192,24 @@ def _read_state(text: bytes, form: str | None) -> list[bytes]:
     """The states in a file; any JSON object may be a LEGACY state, so that has to be said."""
     if form not in {None, _LEGACY}:
         raise Invalid(f"--form takes {_LEGACY}, not {form!r}; every other form is recognised")
+    if form == _LEGACY:
+        return _read_blob(text)
     states = read_state(text)
     is_legacy = [payload.state_kind(state) for state in states] == ["LEGACY"]
-    if form == _LEGACY and not is_legacy:
-        raise Invalid("this is no LEGACY state: leave out --form")
-    if form is None and is_legacy and payload.legacy_blob(states[0]) == text.strip():
+    if is_legacy and payload.legacy_blob(states[0]) == text.strip():
         raise Invalid(
             "this JSON object is none of the forms of a state; if it is the bare blob of a LEGACY "
             f"state, add --form {_LEGACY}"
         )
     return states
+
+
+def _read_blob(text: bytes) -> list[bytes]:
+    """The state whose blob is in a file, unless that is a state of another type."""
+    with suppress(InvalidEvent):  # any object may be a blob
+        if [payload.state_kind(state) for state in read_state(text)] != ["LEGACY"]:
+            raise Invalid("this is no LEGACY state: leave out --form")
+    return read_state(b'{"type":"LEGACY","data":%b}' % text.strip())
 
 
 def _version(expect: str) -> int:

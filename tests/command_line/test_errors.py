@@ -42,6 +42,8 @@ def assert_refused(done, code: int, *fragments: str) -> None:
         ("rewind @1 --reason why --expect 9", "a version such as @41"),
         ("rewind @1 --reason why --expect 2h", "a version such as @41"),
         ("checkpoint new.json --key nowhere", "cannot read nowhere"),
+        ("erase --reapply --stream users", "names of pipelines alone"),
+        ("erase --reapply --source nope", "no such pipeline"),
         ("record --source shop --catalog pyproject.toml", "pyproject.toml: "),
         ("log --stream", "--stream"),
         ("log -n 0", "-n"),

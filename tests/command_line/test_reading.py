@@ -423,3 +423,14 @@ def test_a_time_that_log_prints_is_a_moment_that_includes_its_event(history, eve
         version, moment = line.split("\t")[:2]
         by_version = eventstore("state", "--at", version, "--db", history)
         assert eventstore("state", "--at", moment, "--db", history).out == by_version.out
+
+
+def test_a_name_that_several_streams_are_printed_by_is_refused(tmp_path, eventstore):
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, saved("c", {}, "a.b"), saved("b.c", {}, "a"), saved("d", {}, "a"))
+    log = ("log", "--db", tmp_path / "state.db", "--stream")
+    done = eventstore(*log, "a.b.c")
+    said = "--stream b.c --namespace a or --stream c --namespace a.b"
+    assert (done.code, done.out, said in done.err) == (2, "", True)
+    assert len(eventstore(*log, "b.c", "--namespace", "a").lines) == 1
+    assert len(eventstore(*log, "a.d").lines) == 1

@@ -123,6 +123,14 @@ def test_an_object_of_a_strange_type_is_a_legacy_state(eventstore, shop):
     assert eventstore("set", "same.json", "--form", "legacy", *WHY).lines == []
 
 
+@pytest.mark.parametrize("blob", ['{"type":"LEGACY","data":{"a":1}}', '{"stateType":"x"}'])
+def test_what_is_said_to_be_a_blob_is_taken_as_it_is(eventstore, shop, blob):
+    (shop.parent / "blob.json").write_text(blob)
+    for _ in range(2):
+        assert eventstore("set", "blob.json", "--form", "legacy", *WHY).code == 0
+        assert state_in(shop) == [f'{{"type":"LEGACY","data":{blob}}}']
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [

@@ -237,6 +237,7 @@ def test_a_restored_body_is_erased_again(shop):
     assert len(latest_state(shop, SHOP).bodies) == 2
     [planned] = reapply(shop, dry_run=True)
     assert (planned.bodies, len(_kept(shop))) == ((4,), 4)
+    assert reapply(shop, [Pipeline("another")]) == []
     [again] = reapply(shop)
     assert (again.bodies, again.version) == ((4,), 5)
     assert _kept(shop) == [1, 3, 5]

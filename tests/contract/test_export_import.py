@@ -213,6 +213,17 @@ def test_an_erased_body_stays_erased(laptop, store):
     assert verify(store).is_whole
 
 
+def test_an_export_during_which_a_body_is_erased_says_that_it_is_of_no_use(store):
+    store.append(SHOP, *(saved("users", {"page": number}) for number in range(2000)))
+    export = export_histories(store)
+    next(export)
+    next(export)
+    erase(store, SHOP, version=1990, reason="asked to")
+    with pytest.raises(StoreUnavailable, match="at @2001: export again"):
+        list(export)
+    assert len(list(export_histories(store))) == 2003
+
+
 def test_a_body_that_is_missing_without_its_erasure_is_refused(store):
     store.append(SHOP, *(saved("users", {"cursor": n}) for n in range(3)))
     lines = [orjson.loads(line) for line in exported(store).splitlines()]

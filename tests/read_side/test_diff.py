@@ -179,6 +179,22 @@ DAY = {"type": "string", "format": "date"}
             {"a": {"type": "array", "items": WHOLE}},
             [("changed", "type", "a[]", True)],
         ),
+        (
+            {"a.b": TEXT},
+            {"a": {"type": "object", "properties": {"b": TEXT}}},
+            [
+                ("removed", "field", "a.b", True),
+                ("added", "field", "a", False),
+                ("added", "field", "a.b", False),
+            ],
+        ),
+        ({"a": {}}, {"a": TEXT}, [("changed", "type", "a", True)]),
+        ({"a": TEXT}, {"a": {}}, [("changed", "type", "a", False)]),
+        (
+            {"a": {"type": "object", "oneOf": [TEXT]}},
+            {"a": {"type": "object", "oneOf": [WHOLE]}},
+            [("changed", "type", "a", True)],
+        ),
     ],
 )
 def test_fields_and_types_are_compared(before, after, expected, store):
