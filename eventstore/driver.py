@@ -31,8 +31,8 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
 
     Whoever listens to the engine's statements, or has them logged, still hears of it.
     """
-    # SQLAlchemy 2.1 asks the engine, too, who listens to it.
-    if db._has_events or db.engine._has_events or db._echo:
+    # SQLAlchemy 2.1 asks the engine, too, who listens to it; `do_execute` is of the dialect.
+    if db._has_events or db.engine._has_events or db.dialect._has_events or db._echo:
         return db.exec_driver_sql(sql, values)
     cursor = db.connection.cursor()
     try:

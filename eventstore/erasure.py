@@ -183,7 +183,11 @@ def reapply(
                     _delete(db, pipeline_id, there)
                 yield Erasure(pipeline, tuple(there), pointing, said.reason or "", said.version)
 
-    return store.database.read(work) if dry_run else store.database.transact(work)
+    if dry_run:
+        return store.database.read(work)
+    erased = store.database.transact(work)
+    store.forget()  # which bodies are there: no event tells of it
+    return erased
 
 
 def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEvent | None:

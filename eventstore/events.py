@@ -83,6 +83,8 @@ def descriptor(stream: Any) -> StreamDescriptor:
         raise InvalidEvent(f"the stream's name {name_problem(name)}")
     if namespace is not None and not isinstance(namespace, str):
         raise InvalidEvent(f"the namespace of stream {name} {name_problem(namespace)}")
+    if type(name) is not str or type(namespace) not in {str, type(None)}:  # as of an Enum
+        name, namespace = "".join(name), namespace and "".join(namespace)
     return named(name, namespace)
 
 

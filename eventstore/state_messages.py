@@ -122,12 +122,12 @@ def _body_of(message: object) -> tuple[bytes, dict[str, Any] | None]:
     """The bytes of the inner state, and what they say where that is known."""
     if isinstance(message, TEXTS):
         return _cut(*read_object(message, "the state"))
-    if hasattr(message, "model_dump") and (dumped := _dumped(message)):
+    if callable(getattr(message, "model_dump", None)) and (dumped := _dumped(message)):
         return dumped
     state = plain(message)
     if not isinstance(state, dict):
         raise InvalidEvent(f"a state is an object, not {type(message).__name__}")
-    if isinstance(state.get("state"), dict) and state.get("type") in ("STATE", None):
+    if _is_envelope(state) and isinstance(state["state"], dict):
         state = state["state"]
     return read_object(dump(_without_envelope_nulls(state)), "the state")
 
@@ -144,6 +144,14 @@ def _dumped(model: Any) -> tuple[bytes, dict[str, Any]] | None:
     return (body, state) if body else None
 
 
+def _is_envelope(said: dict[str, Any]) -> bool:
+    """Whether it is a message that has a state, and not a state that has more than it needs."""
+    kind = said.get("type")
+    return "state" in said and (
+        kind == "STATE" or (kind is None and not said.keys() & {"stream", "global", "data"})
+    )
+
+
 _WHITESPACE = b" \t\r\n"
 """What JSON may have around a value."""
 
@@ -155,7 +163,7 @@ def _cut(raw: bytes, said: dict[str, Any]) -> tuple[bytes, dict[str, Any] | None
     if "state" not in said and said.get("type") == "STATE":
         raise InvalidEvent("a STATE message needs `state`")
     text = raw.decode()
-    if "state" in said and "stream" not in said and "global" not in said:
+    if _is_envelope(said):
         text, said = _values(text)["state"], said["state"]
         if not isinstance(said, dict):
             raise InvalidEvent("`state` is no JSON object")

@@ -28,7 +28,7 @@ class Statement:
     def __init__(self, core: Callable[[Dialect], Executable]) -> None:
         """Remember how it is built; it is compiled at its first run on each kind of database."""
         self._core = core
-        self._compiled: dict[tuple[type, str, str | None], Compiled] = {}
+        self._compiled: dict[tuple[type, str, str, str | None], Compiled] = {}
 
     def execute(self, db: Connection, parameters: dict[str, Any]) -> Answer:
         """Run it once, as the driver does: a row has values, and no names."""
@@ -44,7 +44,8 @@ class Statement:
         """Its SQL for this kind of database."""
         schema = schema_name(db)
         # On MariaDB it depends on the sessions how names are quoted.
-        key = (type(db.dialect), db.dialect.identifier_preparer.initial_quote, schema)
+        quote = db.dialect.identifier_preparer.initial_quote
+        key = (type(db.dialect), db.dialect.paramstyle, quote, schema)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = _compile(self._core(dialect_of(db)), db, schema)

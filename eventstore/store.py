@@ -345,9 +345,13 @@ class EventStore:
         """Read the events of one kind and stream newest first, from `up_to` to after `after`."""
         return reading.backwards(self.database, pipeline, kind, stream, up_to=up_to, after=after)
 
+    def forget(self) -> None:
+        """Remember nothing of any history: what was there is not any more."""
+        self._appender.forget()
+
     def close(self) -> None:
         """Release the database; an engine that somebody gave us stays open."""
-        self._appender.forget()
+        self.forget()
         if self.owns_engine:
             self._ask().dispose()
 

@@ -58,7 +58,7 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if hasattr(value, "model_dump"):  # one of pydantic's
+    if callable(getattr(value, "model_dump", None)):  # one of pydantic's
         return plain(value.model_dump(by_alias=True, exclude_unset=True))
     if isinstance(value, Enum):
         return value.value

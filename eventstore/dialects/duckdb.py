@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, bindparam, cast, create_engine, event, func, select
 from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.pool import NullPool, QueuePool
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.types import NullType
+
+from eventstore.driver import fetch
+from eventstore.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import Pool
 
     from eventstore.dialects import Verdict
     from eventstore.driver import Answer
@@ -54,6 +60,8 @@ NOW: ColumnElement[int] | None = None
 
 def open_engine(url: URL, *, create: bool) -> Engine:
     """Open the file; without `create` read-only, so that several readers can."""
+    if _is_path(url.database):  # by the one name that all spellings of it have
+        url = url.set(database=os.path.realpath(str(url.database)))
     engine = create_engine(url, connect_args={} if create else {"read_only": True})
 
     @event.listens_for(engine, "do_connect")
@@ -70,7 +78,34 @@ def open_engine(url: URL, *, create: bool) -> Engine:
 
 
 def check_session(db: Connection) -> None:
-    """Nothing to refuse: all sessions are alike."""
+    """Refuse a file that this process has open by another path.
+
+    DuckDB 1.4 knows a file by its path, opens it once more, and loses what one of the two writes.
+    """
+    path = _path(db)
+    for pool, other in list(_files.items()):
+        if path and other and path != other and _has_connections(pool) and _same(path, other):
+            raise StoreUnavailable(
+                f"this process has the file open as {other}, and DuckDB would lose what is written "
+                "through one of the two: use that path"
+            )
+    _files[db.engine.pool] = path
+
+
+def _same(path: str, other: str) -> bool:
+    with suppress(OSError):
+        return Path(path).samefile(other)
+    return False
+
+
+def _has_connections(pool: Pool) -> bool:
+    if isinstance(pool, QueuePool):
+        return pool.checkedin() + pool.checkedout() > 0
+    return not isinstance(pool, NullPool)
+
+
+_files: WeakKeyDictionary[Pool, str | None] = WeakKeyDictionary()
+"""The path of the file that a pool has open, as DuckDB knows it; None for one in memory."""
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:
@@ -106,11 +141,21 @@ def mark_written(db: Connection, pipeline_key: str) -> object:
 def _database(db: Connection) -> str:
     found = _databases.get(db.engine)
     if found is None:
-        path = db.engine.url.database
-        in_memory = path in {None, "", ":memory:"}
-        found = str(id(db.engine)) if in_memory else os.path.realpath(str(path))
-        _databases[db.engine] = found
+        path = _path(db)
+        # Nothing tells whether two engines have one database in memory: they take turns.
+        found = _databases[db.engine] = os.path.realpath(path) if path else ":memory:"
     return found
+
+
+def _path(db: Connection) -> str | None:
+    """The path of the file as DuckDB knows it, whatever made the connection."""
+    query = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+    [[path]] = fetch(db, query)
+    return path  # type: ignore[no-any-return]
+
+
+def _is_path(name: str | None) -> bool:
+    return name not in {None, "", ":memory:"} and ":" not in str(name)
 
 
 _databases: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()

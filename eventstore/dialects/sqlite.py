@@ -12,6 +12,7 @@ from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from eventstore.driver import execute, fetch
+from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -91,7 +92,11 @@ def open_engine(url: URL, *, create: bool) -> Engine:
 
 
 def check_session(db: Connection) -> None:
-    """Nothing to refuse: all sessions are alike."""
+    """Refuse an engine that writes parameters in another way than SQLite's own driver."""
+    if db.dialect.paramstyle != "qmark":
+        raise UnsupportedDatabase(
+            f"an engine with paramstyle={db.dialect.paramstyle!r} was not tried: leave that out"
+        )
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
@@ -150,6 +155,12 @@ def as_list(values: Collection[int] | Collection[str]) -> str:
 
 def begin_write(db: Connection) -> None:
     """Take the write lock now: a transaction that reads first cannot wait for it later."""
+    connection: Any = db.connection.driver_connection
+    if connection.in_transaction:
+        raise StoreUnavailable(
+            "a transaction is open on the connection, by a listener that sends BEGIN or by a "
+            "caller with whom it is shared: give the store an engine of its own"
+        )
     execute(db, "BEGIN IMMEDIATE")
 
 

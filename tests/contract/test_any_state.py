@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import dataclass
+from enum import Enum
 
 import pytest
 from airbyte_protocol.models import AirbyteStateMessage, AirbyteStateType
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import RootModel, ValidationError
 
-from eventstore import InvalidEvent, StateSaved
+from eventstore import InvalidEvent, StateCleared, StateSaved, StreamDescriptor
 from eventstore.codec import encode
 from eventstore.strict_json import dump, dump_if_exact
 from tests.messages import stream_state
@@ -119,3 +121,38 @@ def test_a_number_that_cannot_be_read_again_is_not_taken(digits):
 def test_what_is_no_state_is_refused_as_a_model_too():
     with pytest.raises(InvalidEvent, match="a state is an object"):
         encode(StateSaved(RootModel[list[int]]([1])))
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        ('{"type":"STATE","state":{"data":{"b":2}}}', '{"data":{"b":2}}'),
+        ('{"state":{"data":{"b":2}},"log":null}', '{"data":{"b":2}}'),
+        ('{"type":"STATE","state":{"data":{"b":2}},"stream":null}', '{"data":{"b":2}}'),
+        ('{"type":"LEGACY","data":{"a":1},"state":{"data":{"b":2}}}', None),
+        ('{"data":{"a":1},"state":{"data":{"b":2}}}', None),
+        ('{"type":"LOG","state":{"data":{"b":2}}}', InvalidEvent),
+        ('{"type":"GLOBAL","state":{"data":{"b":2}}}', InvalidEvent),
+    ],
+)
+def test_a_state_is_taken_out_of_an_envelope_alone_however_it_is_given(text, inner):
+    for given_as in (text, text.encode(), json.loads(text)):
+        if inner is InvalidEvent:
+            with pytest.raises(InvalidEvent):
+                encode(StateSaved(given_as))
+        else:
+            assert encode(StateSaved(given_as)).body == (inner or text).encode()
+
+
+def test_names_and_keys_of_other_types_are_what_they_say():
+    class Name(str, Enum):
+        USERS = "users"
+
+    @dataclass
+    class Blob:
+        model_dump: int
+
+    stream = encode(StateCleared(StreamDescriptor(Name.USERS))).stream
+    assert (type(stream.name), str(stream)) == (str, "users")
+    body = encode(StateSaved({"data": Blob(1)})).body
+    assert body == b'{"data":{"model_dump":1}}'

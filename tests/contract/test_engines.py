@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from itertools import count
 from linecache import getline
 from pathlib import Path
 
+import duckdb
 import pytest
+from duckdb_engine import ConnectionWrapper
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
@@ -28,6 +31,7 @@ from projections import (
     state_as_of,
 )
 from projections.rewind import rewind
+from projections.tables_check import check_tables
 from tests.contract.forker import FORKS, PLACES
 from tests.messages import catalog, configured_stream, saved
 
@@ -83,6 +87,81 @@ def test_what_others_append_is_seen_where_the_pool_does_not_roll_back(database):
             other.append(SHOP, saved("users", {"page": number}))
             assert (store.head(SHOP).version, store.count()) == (number, number)
             store.append(SHOP, saved("users", {"page": number + 1}))
+    engine.dispose()
+
+
+def test_one_file_of_duckdb_is_opened_once_by_whatever_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    there = tmp_path / "folder" / "state.duckdb"
+    (tmp_path / "link").symlink_to(there.parent)
+    spellings = [
+        there,
+        tmp_path / "folder" / ".." / "folder" / there.name,
+        tmp_path / "link" / there.name,
+    ]
+    with ExitStack() as stack:
+        stores = [stack.enter_context(connect(str(each))) for each in spellings]
+        versions = [
+            each.append(SHOP, saved("users", {"n": n}))[0].version
+            for n, each in enumerate(stores * 3)
+        ]
+        assert versions == list(range(1, 10))
+        theirs = create_engine(f"duckdb:///{spellings[2]}")
+        with pytest.raises(StoreUnavailable, match="use that path"):
+            connect(theirs).heads()
+        theirs.dispose()
+    assert connect(theirs).heads() == {SHOP: 9}
+    theirs.dispose()
+
+
+@pytest.mark.parametrize("name", ["", "state.duckdb"])
+def test_stores_on_one_database_of_duckdb_take_turns_whoever_made_the_connections(tmp_path, name):
+    base = duckdb.connect(str(tmp_path / name) if name else ":memory:")
+
+    def cursor():
+        return ConnectionWrapper(base.cursor())
+
+    engines = [create_engine("duckdb://", creator=cursor, poolclass=NullPool) for _ in range(2)]
+    stores = [connect(engine, schema="main") for engine in engines * 2]
+    stores[0].append(SHOP, saved("first", {}))
+
+    def work(number):
+        for place in range(15):
+            stores[number].append(SHOP, saved(f"stream_{number}_{place}", {}))
+
+    with ThreadPoolExecutor(len(stores)) as threads:
+        list(threads.map(work, range(len(stores))))
+    assert stores[0].heads() == {SHOP: 61}
+    assert check_tables(stores[0]).problems == ()
+    base.close()
+
+
+@pytest.mark.parametrize("style", ["named", "numeric"])
+def test_an_engine_of_another_paramstyle_is_refused_and_leaves_others_alone(tmp_path, style):
+    odd = create_engine(f"sqlite:///{tmp_path / 'odd.db'}", paramstyle=style)
+    with pytest.raises(StoreUnavailable, match="paramstyle"):
+        do_everything(connect(odd))
+    odd.dispose()
+    with connect(tmp_path / "state.db") as store:
+        do_everything(store)
+
+
+def test_who_sends_begin_itself_is_told_what_to_do(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
+    event.listen(engine, "connect", lambda db, _: setattr(db, "isolation_level", None))
+    event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN"))
+    with pytest.raises(StoreUnavailable, match="give the store an engine of its own"):
+        do_everything(connect(engine))
+    engine.dispose()
+
+
+def test_who_listens_to_the_dialect_hears_of_each_statement(tmp_path):
+    engine, heard = create_engine(f"sqlite:///{tmp_path / 'state.db'}"), []
+    store = connect(engine)
+    store.append(SHOP, saved("users", {"page": 1}))
+    event.listen(engine, "do_execute", lambda _, sql, *__: heard.append(sql.split()[0]))
+    store.append(SHOP, saved("users", {"page": 2}))
+    assert {"BEGIN", "INSERT"} <= set(heard)
     engine.dispose()
 
 

@@ -246,6 +246,22 @@ def test_a_restored_body_is_erased_again(shop):
     _check_agreement(shop)
 
 
+def test_what_was_erased_again_is_not_pointed_at(shop):
+    [first] = shop.append(SHOP, saved("users", {"address": "of a person"}))
+    with shop.database.engine.connect() as db:
+        backup = [dict(row) for row in db.execute(select(bodies)).mappings()]
+    erase(shop, SHOP, version=first.version, reason="asked to")
+    with shop.database.engine.begin() as db:
+        its_own = [row for row in backup if row["version"] == first.version]
+        db.execute(bodies.insert(), its_own)
+    shop.append(SHOP, StateSaved(first.body, "restored", first.version))
+    reapply(shop)
+    [again] = shop.append(SHOP, StateSaved(first.body))
+    assert again.body_version == again.version
+    assert shop.event(SHOP, again.version) == again
+    _check_agreement(shop)
+
+
 def test_nothing_legible_is_left_in_a_file_that_can_be_overwritten(tmp_path):
     path = tmp_path / "state.db"
     with connect(path) as store:
