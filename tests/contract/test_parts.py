@@ -146,8 +146,7 @@ def history_of(store, pipeline):
 def export_of(store, pipeline):
     try:
         export = list(export_histories(store, [pipeline]))
-    except StoreUnavailable as refusal:  # what it had read before has no reason in it
-        assert "export again" in str(refusal)
+    except StoreUnavailable:  # what was erased meanwhile would have no reason in it
         export = list(export_histories(store, [pipeline]))
     _, *lines, _ = map(orjson.loads, export)
     return [(line["body"] or "").encode() for line in lines]
