@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventstore import reading
 from eventstore.dialects import dialect_of
 from eventstore.errors import AppendIdReused, HistoryConflict, StaleWriter, StoreUnavailable
+from eventstore.head import stopwatch_us
 from eventstore.memory import find_end
 from eventstore.placing import Append, place
 from eventstore.schema import LOG, schema_name
@@ -34,6 +35,14 @@ and who pauses is passed by all who do not."""
 class _Line(NamedTuple):
     pipeline_id: int
     until: float
+
+
+class _Unseen(NamedTuple):
+    """An event, what shows it, and what time it is in the database or will be in a moment."""
+
+    placed: Placed
+    show: Beside
+    now_us: int
 
 
 class Appender:
@@ -110,11 +119,8 @@ class Appender:
             read = may_be_there or expects or line is not None
             if memory and alone and not read and dialect.INSERTS_TOGETHER:
                 unseen = self._place_unseen(db, append, memory)
-                if unseen and write_if_last(db, *unseen, memory.head):
-                    memory.learn(unseen[0].learned)
-                    return unseen[0].stored, memory
-                # Somebody's trigger may have kept what shows it from its table, and not it.
-                may_be_there = unseen is not None
+                if unseen and self._write_unseen(db, unseen, memory):
+                    return unseen.placed.stored, memory
             memory, now = find_end(db, pipeline, memory, self._clock, read=read)
             if again:
                 self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
@@ -141,13 +147,11 @@ class Appender:
             write_at_once(db, placed, show)
         return show is not None
 
-    def _place_unseen(
-        self, db: Connection, append: Append, memory: Memory
-    ) -> tuple[Placed, Beside] | None:
+    def _place_unseen(self, db: Connection, append: Append, memory: Memory) -> _Unseen | None:
         """Place a state behind the head of a moment ago, to be written if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write. What time it
-        is can only be estimated: the database refuses what is in the future, or not of just now.
+        is can only be estimated.
         """
         now = memory.time_if_fresh()
         if now is None or len(append.drafts) > 1:
@@ -157,7 +161,19 @@ class Appender:
             return None
         placed = place(db, append, memory, now)
         show = self._beside(*placed.stored) if placed.is_event_with_body else None
-        return (placed, show) if show else None
+        return _Unseen(placed, show, now) if show else None
+
+    def _write_unseen(self, db: Connection, unseen: _Unseen, memory: Memory) -> bool:
+        """Write it if all is as it was estimated, and wait until its time has come."""
+        asked_at_us = stopwatch_us()
+        now_us = write_if_last(db, unseen.placed, unseen.show, memory.head)
+        if now_us is None:
+            return False
+        memory.learn(unseen.placed.learned)
+        memory.hear_time(asked_at_us, now_us)
+        if now_us < unseen.now_us:
+            time.sleep((unseen.now_us - now_us) / 1_000_000)
+        return True
 
     def _line(self, pipeline: Pipeline) -> _Line | None:
         line = self._lines.get(pipeline)

@@ -83,6 +83,11 @@ class Memory:
         passed = None if self.asked_at_us is None else stopwatch_us() - self.asked_at_us
         return None if passed is None or passed >= _A_MOMENT_US else self.time_us + passed
 
+    def hear_time(self, asked_at_us: int, time_us: int) -> None:
+        """Take what time it was in the database if that was answered faster than before."""
+        if self.asked_at_us is not None:
+            self.time_us = min(self.time_us, self.asked_at_us + time_us - asked_at_us)
+
     def learn(self, learned: Learned) -> None:
         """Remember an append that has been written."""
         self.head, self.parts = learned.head, learned.parts

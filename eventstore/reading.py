@@ -229,8 +229,20 @@ def stored_at(db: Connection, pipeline: Pipeline, version: int) -> int | None:
     return found[0][0] if found else None
 
 
+_appended = Statement(
+    lambda _: (
+        select(events.c.version)
+        .where(events.c.append_id == bindparam("append_id", type_=events.c.append_id.type))
+        .limit(1)
+    )
+)
+
+
 def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
     """The events of an append."""
+    # Most often there are none: where appends are large, PostgreSQL makes itself ready for many.
+    if not _appended.fetch(db, {"append_id": append_id.bytes}):
+        return []
     query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
     return _all(db, query)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Connection,
         Exists,
         Insert,
+        Select,
         Table,
     )
 
@@ -71,13 +72,15 @@ def write_at_once(db: Connection, placed: Placed, beside: Beside) -> None:
     _insert_all(beside.clause).execute(db, values)
 
 
-def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) -> bool:
+def write_if_last(db: Connection, placed: Placed, beside: Beside, head: Head) -> int | None:
     """Write them if the head behind which it was placed is still the last, and its time is now.
 
-    Else nothing is written: returns False.
+    Returns what time it was in the database then; None, and nothing is written, if it is not so.
     """
     values = {**_of_one_event(placed), **beside.parameters, "previous": head.hash}
-    return _insert_all_if_last(beside.clause).execute(db, values).rowcount > 0
+    for (now_us,) in _insert_all_if_last(beside.clause).fetch(db, values):
+        return int(now_us)
+    return None
 
 
 def _of_one_event(placed: Placed) -> dict[str, Any]:
@@ -94,13 +97,13 @@ def _insert_all(clause: Callable[[CTE], Insert]) -> Statement:
 
 @cache
 def _insert_all_if_last(clause: Callable[[CTE], Insert]) -> Statement:
-    def of_dialect(dialect: Dialect) -> Insert:
+    def of_dialect(dialect: Dialect) -> Select[Any]:
         previous = _is_there(-1, events.c.hash == bindparam("previous"))
         assert dialect.NOW is not None  # wherever a statement can do all of it
         its_time = bindparam("stored_at", type_=events.c.stored_at.type)
-        is_now = its_time.between(dialect.NOW - _LATE_US, dialect.NOW)
-        event = _new_event(previous, ~_is_there(0), is_now)
-        return clause(event).add_cte(_its_body(event).cte("body"))
+        event = _new_event(previous, ~_is_there(0), its_time >= dialect.NOW - _LATE_US)
+        shown, body = clause(event).cte("shown"), _its_body(event).cte("body")
+        return select(dialect.NOW).select_from(event).add_cte(shown, body)
 
     return Statement(of_dialect)
 
