@@ -37,14 +37,6 @@ class _Line(NamedTuple):
     until: float
 
 
-class _Unseen(NamedTuple):
-    """An event, what shows it, and what time it is in the database or will be in a moment."""
-
-    placed: Placed
-    show: Beside
-    now_us: int
-
-
 class Appender:
     """Appends to the histories of one database; the parameters are those of `EventStore`."""
 
@@ -118,9 +110,9 @@ class Appender:
             expects = append.expected is not None or append.writer is not None
             read = may_be_there or expects or line is not None
             if memory and alone and not read and dialect.INSERTS_TOGETHER:
-                unseen = self._place_unseen(db, append, memory)
-                if unseen and self._write_unseen(db, unseen, memory):
-                    return unseen.placed.stored, memory
+                stored = self._append_unseen(db, append, memory)
+                if stored:
+                    return stored, memory
             memory, now = find_end(db, pipeline, memory, self._clock, read=read)
             if again:
                 self._lines[pipeline] = _Line(memory.id, time.monotonic() + _CROWDED_S)
@@ -147,33 +139,31 @@ class Appender:
             write_at_once(db, placed, show)
         return show is not None
 
-    def _place_unseen(self, db: Connection, append: Append, memory: Memory) -> _Unseen | None:
-        """Place a state behind the head of a moment ago, to be written if that is still the last.
+    def _append_unseen(
+        self, db: Connection, append: Append, memory: Memory
+    ) -> list[StoredEvent] | None:
+        """Append a state behind the head of a moment ago, if that is still the last.
 
         What was read then need not be asked for again: that takes as long as to write. What time it
-        is can only be estimated.
+        is can only be estimated: what is early waits until its time has come.
         """
-        now = memory.time_if_fresh()
-        if now is None or len(append.drafts) > 1:
+        estimated_us = memory.time_if_fresh()
+        if estimated_us is None or len(append.drafts) > 1:
             return None
         [draft] = append.drafts
         if draft.stream is None or not draft.body or not memory.knows_another_body(draft):
             return None
-        placed = place(db, append, memory, now)
+        placed = place(db, append, memory, estimated_us)
         show = self._beside(*placed.stored) if placed.is_event_with_body else None
-        return _Unseen(placed, show, now) if show else None
-
-    def _write_unseen(self, db: Connection, unseen: _Unseen, memory: Memory) -> bool:
-        """Write it if all is as it was estimated, and wait until its time has come."""
         asked_at_us = stopwatch_us()
-        now_us = write_if_last(db, unseen.placed, unseen.show, memory.head)
+        now_us = write_if_last(db, placed, show, memory.head) if show else None
         if now_us is None:
-            return False
-        memory.learn(unseen.placed.learned)
+            return None
+        memory.learn(placed.learned)
         memory.hear_time(asked_at_us, now_us)
-        if now_us < unseen.now_us:
-            time.sleep((unseen.now_us - now_us) / 1_000_000)
-        return True
+        if now_us < estimated_us:
+            time.sleep((estimated_us - now_us) / 1_000_000)
+        return placed.stored
 
     def _line(self, pipeline: Pipeline) -> _Line | None:
         line = self._lines.get(pipeline)

@@ -27,7 +27,7 @@ class Schema:
     """
 
     component: str
-    steps: Sequence[Callable[[Connection], object]]
+    steps: Sequence[Callable[[Connection], None]]
     is_behind: Callable[[Connection], str | None] = lambda _: None
     catch_up: Callable[[Connection], None] = lambda _: None
 
@@ -105,11 +105,9 @@ def _create_log(db: Connection) -> None:
         dialect_of(db).create_table(db, table)
 
 
-def put_guards(db: Connection) -> list[str]:
-    """Make those triggers that refuse changes to the log and are gone or off; returns them."""
-    missing = missing_guards(db)
+def refuse_changes(db: Connection) -> None:
+    """Make the triggers that refuse changes to the log, also those that are gone or off."""
     dialect_of(db).refuse_changes(db, schema_name(db))
-    return missing
 
 
 def missing_guards(db: Connection) -> list[str]:
@@ -117,4 +115,4 @@ def missing_guards(db: Connection) -> list[str]:
     return dialect_of(db).missing_guards(db, schema_name(db))
 
 
-LOG = Schema("log", [_create_log, put_guards])
+LOG = Schema("log", [_create_log, refuse_changes])

@@ -12,7 +12,7 @@ from sqlalchemy.schema import DropTable
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.inserts import insert_rows
-from eventstore.schema import missing_guards, put_guards, schema_name
+from eventstore.schema import missing_guards, refuse_changes, schema_name
 from projections import catalogs, states
 from projections.tables import ALL_TABLES, create_beside
 
@@ -58,8 +58,9 @@ def rebuild(
         if not are_right:
             session.transact(lambda db: _exchange(db, store, beside))
         session.read(beside.drop)
-    if store.database.read(missing_guards):
-        for guard in store.database.transact(put_guards):
+    if missing := store.database.read(missing_guards):
+        store.database.transact(refuse_changes)
+        for guard in missing:
             _log.warning("put back the trigger %s, which keeps the log from being changed", guard)
     return beside.of
 
