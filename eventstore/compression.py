@@ -13,8 +13,8 @@ from eventstore.events import BODY_LIMIT
 if TYPE_CHECKING:
     from types import ModuleType
 
-PLAIN = "plain"
-ZSTD = "zstd-1"
+PLAIN = 0
+ZSTD = 1
 """A frame of Zstandard with its size in its header and `_FREQUENT` as its dictionary."""
 
 _SMALLEST = 128
@@ -60,7 +60,7 @@ _FREQUENT = (
 )
 
 
-def packed(body: bytes) -> tuple[str, bytes]:
+def packed(body: bytes) -> tuple[int, bytes]:
     """The codec and the data by which a body is kept."""
     if _SMALLEST <= len(body) <= BODY_LIMIT and _zstandard():
         data = _contexts().compressor.compress(body)
@@ -69,7 +69,7 @@ def packed(body: bytes) -> tuple[str, bytes]:
     return PLAIN, body
 
 
-def unpacked(codec: str, data: Any, version: int) -> bytes:
+def unpacked(codec: int, data: Any, version: int) -> bytes:
     """The body of a version, from how it is kept.
 
     Raises AlteredBody where it was not kept so, and StoreUnavailable without the package.
@@ -77,7 +77,7 @@ def unpacked(codec: str, data: Any, version: int) -> bytes:
     if codec == PLAIN:
         return bytes(data)
     if codec != ZSTD:
-        raise AlteredBody(f"the body of @{version} is kept as {codec!r}, which is unknown")
+        raise AlteredBody(f"the body of @{version} is kept by codec {codec!r}, which is unknown")
     zstandard = _zstandard()
     if zstandard is None:
         raise StoreUnavailable(

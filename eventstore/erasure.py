@@ -20,7 +20,7 @@ from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_micr
 from eventstore.identity import check_attribution
 from eventstore.rows import STORED, find_pipeline_id, stored_events, stream_of
 from eventstore.sharing import hand_on
-from eventstore.tables import bodies, events, streams
+from eventstore.tables import BODY_VERSION, bodies, body_id, events, keeper_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +34,8 @@ KIND = BodyErased.__name__
 
 STATES = ("StateSaved", "StateEmitted")
 """The kinds whose bodies retention erases; catalogs are kept."""
+
+_KEEPER = keeper_of(events)
 
 _VERSIONS_PER_EVENT = 10_000
 """Bodies that one BodyErased names, so that no event gets too large."""
@@ -137,13 +139,13 @@ def retention(
         stays = or_(
             kept.c.stored_at >= cutoff, kept.c.kind.not_in(STATES), kept.c.version.in_(newest)
         )
-        still_needed = select(kept.c.body_version).where(
-            kept.c.pipeline_id == pipeline_id, kept.c.body_version.is_not(None), stays
+        still_needed = select(keeper_of(kept)).where(
+            kept.c.pipeline_id == pipeline_id, kept.c.commitment.is_not(None), stays
         )
         return [
             events.c.kind.in_(STATES),
             events.c.stored_at < cutoff,
-            events.c.body_version.not_in(still_needed),
+            _KEEPER.not_in(still_needed),
         ]
 
     among = store.pipelines() if pipelines is None else pipelines
@@ -176,7 +178,7 @@ def reapply(
                 pointing = tuple(
                     pointer
                     for chunk in _chunks(there)
-                    for pointer in _pointers(db, pipeline_id, [events.c.body_version.in_(chunk)])
+                    for pointer in _pointers(db, pipeline_id, [_KEEPER.in_(chunk)])
                 )
                 if not dry_run:
                     store.apply_within(db, [said])
@@ -221,12 +223,10 @@ def _erase(
         if pipeline_id is None:
             return Erasure(pipeline, (), (), reason)
         where = [events.c.pipeline_id == pipeline_id, events.c.kind != KIND]
-        wanted = select(events.c.body_version).where(*where, *chosen(db, pipeline_id))
-        kept = exists().where(
-            bodies.c.pipeline_id == pipeline_id, bodies.c.version == events.c.body_version
-        )
-        body_version = events.c.body_version.in_(wanted.where(events.c.body_version.is_not(None)))
-        pointing = tuple(_pointers(db, pipeline_id, [body_version, kept]))
+        has_one = events.c.commitment.is_not(None)
+        wanted = select(_KEEPER).where(*where, has_one, *chosen(db, pipeline_id))
+        kept = exists().where(bodies.c.id == body_id(pipeline_id, _KEEPER))
+        pointing = tuple(_pointers(db, pipeline_id, [_KEEPER.in_(wanted), kept]))
         found = sorted({pointer.body_version for pointer in pointing})
         return Erasure(pipeline, tuple(found), pointing, reason)
 
@@ -289,7 +289,7 @@ def _pointers(
             streams.c.name,
             streams.c.namespace,
             events.c.stored_at,
-            events.c.body_version,
+            _KEEPER,
         )
         .join_from(
             events,
@@ -306,17 +306,15 @@ def _pointers(
 
 
 def _there(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[int]:
-    query = select(bodies.c.version).where(
-        bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(versions)
-    )
-    return sorted(db.scalars(query))
+    ids = [body_id(pipeline_id, version) for version in versions]
+    return sorted(db.scalars(select(BODY_VERSION).where(bodies.c.id.in_(ids))))
 
 
 def _delete(db: Connection, pipeline_id: int, versions: Sequence[int]) -> None:
     hand_on(db, pipeline_id, versions)
     for chunk in _chunks(versions):
-        mine = (bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(chunk))
-        db.execute(bodies.delete().where(*mine))
+        ids = [body_id(pipeline_id, version) for version in chunk]
+        db.execute(bodies.delete().where(bodies.c.id.in_(ids)))
 
 
 def _chunks(versions: Sequence[int], size: int = _CHUNK) -> Iterator[Sequence[int]]:

@@ -15,7 +15,7 @@ from eventstore.inserts import Batches
 from eventstore.inspection import Inspection
 from eventstore.rows import find_pipeline_id, next_pipeline_id, pipeline_row, stream_row
 from eventstore.spool import Spool
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import bodies, body_id, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +82,7 @@ def _write(db: Connection, its_id: int, history: History, spool: Spool) -> None:
         new_events, new_bodies, longest = spool.take()
         dialect_of(db).check_size(db, longest)
         _insert_events.run(db, [(its_id, *row) for row in new_events])
-        _insert_bodies.run(db, [(its_id, *row) for row in new_bodies])
+        _insert_bodies.run(db, [(body_id(its_id, version), *kept) for version, *kept in new_bodies])
     db.execute(pipelines.insert(), pipeline_row(its_id, history.pipeline))
     db.execute(streams.insert(), _stream_rows(its_id, history))
 

@@ -12,6 +12,7 @@ from sqlalchemy.types import NullType
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute
 from eventstore.statements import Statement
+from eventstore.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +101,9 @@ class _Lists:
         self._names = table.columns.keys()
         self._heavy = [n for n, column in enumerate(columns) if _has_no_limit(column.type)]
         # Of texts of any length: a cast to a shorter one cuts off what is refused else.
-        types = [Text() if isinstance(column.type, String) else column.type for column in columns]
+        types = [
+            Text() if isinstance(column.type, String) else plain(column.type) for column in columns
+        ]
         lists = [
             func.unnest(cast(bindparam(name, type_=NullType()), ARRAY(its_type)))
             for name, its_type in zip(self._names, types, strict=True)

@@ -15,7 +15,7 @@ from eventstore.errors import Invalid, InvalidHistory
 from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor, descriptor
 from eventstore.identity import check_attribution
 from eventstore.spool import Batch
-from eventstore.tables import WHOLE_PIPELINE
+from eventstore.tables import KIND, ORIGIN, WHOLE_PIPELINE
 from eventstore.transfer import EVENT, EVENT_WITH_BODY, FORMAT, HEADER, NAMES
 from eventstore.version_set import VersionSet
 
@@ -194,7 +194,13 @@ class Inspection:
             raise InvalidHistory(f"the body of version {version} is missing")
         history.version, history.stored_at, history.hash = version, stored_at, its_hash
         self._commitments.add(committed)
-        self._batch.events.append((*place, stream.number, *said, its_hash))
+        body_at = None if keeper == version else keeper
+        self._batch.events.append(
+            (
+                *(version, stored_at, self._append, KIND.numbers[kind], form, stream.number),
+                *(ORIGIN.numbers[origin], of, actor, reason, run, body_at, committed, its_hash),
+            )
+        )
         self._count += 1
         if len(self._batch.events) == PAGE or self._size > _BATCH_SIZE:
             self._put()

@@ -24,7 +24,16 @@ from eventstore.rows import belongs_to
 from eventstore.schema import missing_guards, schema_name
 from eventstore.store import EventStore
 from eventstore.stream_rows import stream_problem
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import (
+    BODY_VERSION,
+    VERSIONS,
+    bodies,
+    bodies_of,
+    body_id,
+    events,
+    pipelines,
+    streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -176,14 +185,18 @@ def _named(owners: Iterable[_Owner]) -> tuple[dict[Pipeline, _Owner], list[str]]
 
 def _orphans(db: Connection) -> list[str]:
     """Rows that no pipeline owns."""
+    known = set(db.scalars(select(pipelines.c.id)))
+    firsts = db.scalars(select(bodies.c.id - BODY_VERSION).distinct()).all()
+    owners = {
+        events: db.scalars(select(events.c.pipeline_id).distinct()).all(),
+        bodies: [first // VERSIONS for first in firsts],
+        streams: db.scalars(select(streams.c.pipeline_id).distinct()).all(),
+    }
     return [
         f"{table.name} has rows of pipeline number {number}, which is not there"
-        for table in (events, bodies, streams)
-        for number in db.scalars(
-            select(table.c.pipeline_id)
-            .where(~exists().where(pipelines.c.id == table.c.pipeline_id))
-            .distinct()
-        )
+        for table, numbers in owners.items()
+        for number in numbers
+        if number not in known
     ]
 
 
@@ -275,16 +288,14 @@ def _verified(
 
 
 def _stray_bodies(db: Connection, owner: _Owner) -> Iterator[Problem]:
-    stray = select(func.min(bodies.c.version)).where(
-        bodies.c.pipeline_id == owner.id,
-        (bodies.c.version > owner.head) | (bodies.c.version < 1),
-        ~exists().where(
-            events.c.pipeline_id == bodies.c.pipeline_id, events.c.version == bodies.c.version
-        ),
+    stray = select(func.min(bodies.c.id)).where(
+        bodies_of(owner.id),
+        (bodies.c.id > body_id(owner.id, owner.head)) | (bodies.c.id == body_id(owner.id, 0)),
+        ~exists().where(events.c.pipeline_id == owner.id, events.c.version == BODY_VERSION),
     )
-    version = db.scalar(stray)
-    if version is not None:
-        yield Problem(version, "is missing, but its body is there")
+    found = db.scalar(stray)
+    if found is not None:
+        yield Problem(found % VERSIONS, "is missing, but its body is there")
 
 
 def _broken(whole: Verified, version: int, words: str) -> Verified:

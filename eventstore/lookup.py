@@ -15,29 +15,31 @@ from eventstore.reading import PAGE
 from eventstore.rows import STORED, Names, find_pipeline_id, stored_events
 from eventstore.sharing import reader
 from eventstore.statements import Statement
-from eventstore.tables import bodies, events, streams
+from eventstore.tables import KIND, VERSIONS, bodies, body_id, events, keeper_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-    from sqlalchemy import Connection, Select, Table
+    from sqlalchemy import Connection, Select
 
     from eventstore.dialects import Dialect
     from eventstore.events import Pipeline, StoredEvent
 
 
-def _chosen(query: Select[Any], of: Table) -> Statement:
-    """Rows of a pipeline by their versions."""
-    mine = of.c.pipeline_id == bindparam("pipeline_id")
+def _chosen(query: Select[Any]) -> Statement:
+    """Events of a pipeline by their versions."""
+    mine = events.c.pipeline_id == bindparam("pipeline_id")
     return Statement(
-        lambda dialect: query.where(mine, dialect.is_in_list(of.c.version, "versions"))
+        lambda dialect: query.where(mine, dialect.is_in_list(events.c.version, "versions"))
     )
 
 
-_chosen_events = _chosen(STORED.order_by(events.c.version), events)
-_chosen_keepers = _chosen(select(events.c.version, events.c.body_version), events)
-_chosen_bodies = _chosen(select(bodies.c.version, bodies.c.codec, bodies.c.data), bodies)
+_chosen_events = _chosen(STORED.order_by(events.c.version))
+_chosen_keepers = _chosen(select(events.c.version, keeper_of(events)))
+_chosen_bodies = Statement(
+    lambda dialect: select(bodies).where(dialect.is_in_list(bodies.c.id, "ids"))
+)
 
 
 _STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
@@ -159,9 +161,9 @@ def _nearest_first(
     near = {"pipeline_id": its_id, "after": after, "up_to": up_to}
     found = {
         (kind, number): newest
-        for kind, number, newest in _newest_within.fetch(db, near)
+        for its_kind, number, newest in _newest_within.fetch(db, near)
         # Were kinds asked for, PostgreSQL would seek each in another index.
-        if kind in kinds and number in numbers
+        if (kind := KIND.words[its_kind]) in kinds and number in numbers
     }
     far = {number for number in numbers for kind in kinds if (kind, number) not in found}
     if not far or after <= 0:
@@ -181,21 +183,26 @@ def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> dict[_Kin
 
 def _bodies(
     db: Connection, its_id: int, versions: Sequence[int]
-) -> tuple[dict[int, int | None], dict[int, tuple[str, bytes]]]:
+) -> tuple[dict[int, int | None], dict[int, tuple[int, bytes]]]:
     """Who keeps the bodies of these events, if not they themselves, and what is kept.
 
     Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it.
     """
-
-    def rows(chosen: Statement, versions: Sequence[int]) -> Iterator[Any]:
-        return chain.from_iterable(_by_versions(db, chosen, its_id, versions))
-
-    kept = {version: (codec, data) for version, codec, data in rows(_chosen_bodies, versions)}
+    kept = _kept(db, its_id, versions)
     elsewhere = [version for version in versions if version not in kept]
-    keepers: dict[int, int | None] = dict(rows(_chosen_keepers, elsewhere))
-    named = [keeper for keeper in keepers.values() if keeper is not None]
-    kept |= {version: (codec, data) for version, codec, data in rows(_chosen_bodies, named)}
-    return keepers, kept
+    keepers: dict[int, int | None] = dict(
+        chain.from_iterable(_by_versions(db, _chosen_keepers, its_id, elsewhere))
+    )
+    return keepers, kept | _kept(db, its_id, [each for each in keepers.values() if each])
+
+
+def _kept(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+    ids = [body_id(its_id, version) for version in versions]
+    return {
+        number % VERSIONS: (codec, data)
+        for some in _lists(db, ids)
+        for number, _, codec, data in _chosen_bodies.fetch(db, {"ids": some})
+    }
 
 
 def at_versions(
@@ -211,7 +218,11 @@ def _by_versions(
     db: Connection, chosen: Statement, its_id: int, versions: Sequence[int]
 ) -> Iterator[Sequence[Any]]:
     """The rows of these versions, a page of them at a time."""
-    as_list = dialect_of(db).as_list
-    for start in range(0, len(versions), PAGE):
-        some = as_list(versions[start : start + PAGE])
+    for some in _lists(db, versions):
         yield chosen.fetch(db, {"pipeline_id": its_id, "versions": some})
+
+
+def _lists(db: Connection, numbers: Sequence[int]) -> Iterator[Any]:
+    """The numbers as the database takes them, a page of them at a time."""
+    as_list = dialect_of(db).as_list
+    return (as_list(numbers[start : start + PAGE]) for start in range(0, len(numbers), PAGE))

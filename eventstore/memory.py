@@ -15,7 +15,7 @@ from eventstore.dialects import dialect_of
 from eventstore.head import BEFORE_THE_FIRST, Head, find_from, stopwatch_us
 from eventstore.newest import END, newest_of_one
 from eventstore.rows import KEEPS_ITS_BODY, find_pipeline_id, next_pipeline_id, stream_of
-from eventstore.tables import WHOLE_PIPELINE, bodies, events, streams
+from eventstore.tables import WHOLE_PIPELINE, bodies, events, keeper_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,7 +188,7 @@ def recall_bodies(db: Connection, memory: Memory, drafts: Sequence[Draft]) -> No
     for start in range(0, len(wanted), _CHUNK):
         query = (
             select(
-                *(events.c.version, events.c.body_version, events.c.commitment),
+                *(events.c.version, keeper_of(events), events.c.commitment),
                 *(bodies.c.codec, bodies.c.data),
             )
             .join_from(events, bodies, KEEPS_ITS_BODY)
@@ -214,6 +214,6 @@ def recall_parts(db: Connection, memory: Memory) -> None:
     seeks = [of_whole(kind, literal(WHOLE_PIPELINE)) for kind in ("StateSaved", "StateEmitted")]
     newest = max(version or 0 for version in db.execute(select(*seeks)).one())
     this = (events.c.pipeline_id == memory.id, events.c.version == newest)
-    kept_at = db.scalar(select(events.c.body_version).where(*this))
+    kept_at = db.scalar(select(keeper_of(events)).where(*this))
     if kept_at is not None:
         memory.parts = sharing.places_in(db, memory.id, kept_at)

@@ -21,7 +21,7 @@ from eventstore.events import BODY_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-CODECS = {compression.PLAIN: "parts-1", compression.ZSTD: "parts-z1"}
+CODECS = {compression.PLAIN: 2, compression.ZSTD: 3}
 """By how its text is kept: two lines of JSON, and the new parts one after the other.
 
 The first line has the sizes of the new parts. The second says where all parts are, in runs: each is
@@ -49,7 +49,7 @@ class Place(NamedTuple):
     number: int
 
 
-KeptRow = tuple[int, str, bytes]
+KeptRow = tuple[int, int, bytes]
 """What keeps a body: its version, its codec and its data."""
 
 
@@ -60,7 +60,7 @@ def has_parts(body: bytes) -> bool:
 
 def packed(
     body: bytes, version: int, known: Mapping[bytes, Place]
-) -> tuple[str, bytes, dict[bytes, Place]]:
+) -> tuple[int, bytes, dict[bytes, Place]]:
     """The codec and the data by which a body is kept, and the places of all its parts."""
     parts = split(body)
     digests = [sha256(part).digest() for part in parts]
@@ -112,7 +112,7 @@ class Kept(NamedTuple):
         ]
 
 
-def is_in_parts(codec: str) -> bool:
+def is_in_parts(codec: int) -> bool:
     """Whether what is kept by this codec is no whole body."""
     return codec in _KEPT_AS
 
@@ -191,7 +191,7 @@ def taken_over(
     version: int,
     leaving: Mapping[int, Sequence[bytes]],
     moved: dict[Place, Place],
-) -> tuple[str, bytes]:
+) -> tuple[int, bytes]:
     """The codec and the data of a body that takes over the parts it shares with bodies that go.
 
     `moved` says where they went; what others took over before is there. Raises AlteredBody.

@@ -22,7 +22,7 @@ from eventstore.memory import (
     slot,
 )
 from eventstore.rows import pipeline_row, stream_row
-from eventstore.tables import WHOLE_PIPELINE
+from eventstore.tables import KIND, ORIGIN, WHOLE_PIPELINE, body_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +72,7 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
     pipeline, drafts, id_bytes = append.pipeline, append.drafts, append.id.bytes
     new_streams = _numbered(db, memory, drafts)
     recall_bodies(db, memory, drafts)
+    kinds, origins = KIND.numbers, ORIGIN.numbers
     rows: list[tuple[Any, ...]] = []
     stored: list[StoredEvent] = []
     new_bodies = _NewBodies(db, memory, len(drafts))
@@ -88,7 +89,13 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
         begins = version, stored_at, id_bytes, kind, FORMAT
         ends: Any = origin, of, actor, reason, run, keeper, committed
         its_hash = row_hash(its_hash, memory.hashed_names, *begins, names, *ends)
-        rows.append((memory.id, *begins, number, *ends, its_hash))
+        rows.append(
+            (
+                *(memory.id, version, stored_at, id_bytes, kinds[kind], FORMAT, number),
+                *(origins[origin], of, actor, reason, run),
+                *(None if keeper == version else keeper, committed, its_hash),
+            )
+        )
         stored.append(
             StoredEvent.made_of(
                 {
@@ -161,10 +168,10 @@ class _NewBodies:
             codec, data = self._packed(draft, version)
             known = KnownBody(known_by, version, commitment(salt, body))
             self.known[its_slot] = known
-            self.rows.append((self._memory.id, version, salt, codec, data))
+            self.rows.append((body_id(self._memory.id, version), salt, codec, data))
         return known.version, known.commitment
 
-    def _packed(self, draft: Draft, version: int) -> tuple[str, bytes]:
+    def _packed(self, draft: Draft, version: int) -> tuple[int, bytes]:
         if draft.stream or not draft.kind.startswith("State") or not parts.has_parts(draft.body):
             return packed(draft.body)
         if self.parts is self._memory.parts:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import and_, bindparam, case, func, select, type_coerce
+from sqlalchemy import bindparam, case, func, select, type_coerce
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType
 
@@ -21,7 +21,7 @@ from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.payload import erased_versions
 from eventstore.sharing import Reader, body_rows, reader
 from eventstore.statements import Statement
-from eventstore.tables import bodies, events, streams
+from eventstore.tables import KIND, ORIGIN, bodies, body_id, events, streams
 from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class _Broken(Exception):
         self.problem = Problem(version, words)
 
 
+_KEPT_BY_ITSELF = bodies.c.id == body_id(events.c.pipeline_id, events.c.version)
+
+
 def _page(dialect: Dialect) -> Select[Any]:
     """Events with the bodies that they themselves keep."""
     size = getattr(func, dialect.BYTES_IN)(bodies.c.data)
@@ -92,16 +95,12 @@ def _page(dialect: Dialect) -> Select[Any]:
     return (
         select(
             *(e.version, e.stored_at, e.append_id, e.kind, e.format, e.stream_number, e.origin),
-            *(e.of_version, e.actor, e.reason, e.run, e.body_version, e.commitment, e.hash),
+            *(e.of_version, e.actor, e.reason, e.run, e.body_at, e.commitment, e.hash),
             bodies.c.salt,
             bodies.c.codec,
             case((size <= _SMALL, bodies.c.data)),
         )
-        .outerjoin_from(
-            events,
-            bodies,
-            and_(bodies.c.pipeline_id == e.pipeline_id, bodies.c.version == e.version),
-        )
+        .outerjoin_from(events, bodies, _KEPT_BY_ITSELF)
         .where(e.pipeline_id == bindparam("pipeline_id"))
         .where(e.version >= bindparam("low"), e.version <= bindparam("high"))
         .order_by(e.version)
@@ -129,13 +128,7 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
     """Which bodies were erased from a history, each after the version that says so."""
     query = (
         select(events.c.version, bodies.c.codec, _raw(bodies.c.data))
-        .join_from(
-            events,
-            bodies,
-            and_(
-                bodies.c.pipeline_id == events.c.pipeline_id, bodies.c.version == events.c.version
-            ),
-        )
+        .join_from(events, bodies, _KEPT_BY_ITSELF)
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
         .order_by(events.c.version)
         .limit(_ERASURES)
@@ -259,7 +252,7 @@ class _Check:
             query = select(events.c.version, _raw(events.c.commitment)).where(
                 events.c.pipeline_id == self._part.pipeline_id,
                 events.c.version.in_(unknown[start : start + _CHUNK]),
-                events.c.body_version == events.c.version,
+                events.c.body_at.is_(None),
                 events.c.commitment.is_not(None),
             )
             found = self._read(lambda db, query=query: db.execute(query).all())  # type: ignore[misc]
@@ -270,6 +263,7 @@ class _Check:
         # The loop that all of a history goes through: names are local, and nothing is called that
         # need not be. Types are looked at, since SQLite keeps 3.5 in an integer column.
         pipeline, stream_names = self._names, self._streams
+        kinds, origins = KIND.words, ORIGIN.words
         used, kept_at = self.used, self._kept
         erased = self._erased.between(expected, expected + len(rows))
         previous, time = self._previous, self._time
@@ -285,7 +279,7 @@ class _Check:
             actor,
             reason,
             run,
-            body_version,
+            body_at,
             commitment,
             its_hash,
             salt,
@@ -302,7 +296,7 @@ class _Check:
                 and type(form) is int
                 and type(append_id) is bytes
                 and (of is None or type(of) is int)
-                and (body_version is None or type(body_version) is int)
+                and (body_at is None or type(body_at) is int)
                 and (commitment is None or type(commitment) is bytes)
             ):
                 raise _Broken(version, _OTHER_TYPE)
@@ -310,21 +304,22 @@ class _Check:
             if stream is None:
                 raise _Broken(version, f"speaks of stream number {number}, which is not there")
             used.add(number)
+            keeps_one = body_at is None and commitment is not None
             previous = row_hash(
                 previous,
                 pipeline,
                 version,
                 stored_at,
                 append_id,
-                kind,
+                kinds[kind],
                 form,
                 stream,
-                origin,
+                origins[origin],
                 of,
                 actor,
                 reason,
                 run,
-                body_version,
+                version if keeps_one else body_at,
                 commitment,
             )
             if previous != its_hash:
@@ -334,13 +329,13 @@ class _Check:
             if stored_at <= time:
                 raise _Broken(version, "was stored no later than the event before")
             time = stored_at
-            if body_version != version:
+            if not keeps_one:
                 if salt is not None:
                     raise _Broken(version, "has a body beside it that belongs to no event")
-                if body_version is not None and (
-                    commitment is None or kept_at.get(body_version) != commitment
+                if body_at is not None and (
+                    commitment is None or kept_at.get(body_at) != commitment
                 ):
-                    raise _Broken(version, f"points at @{body_version}, which keeps another body")
+                    raise _Broken(version, f"points at @{body_at}, which keeps another body")
                 expected += 1
                 continue
             kept_at[version] = commitment
@@ -353,7 +348,7 @@ class _Check:
                 or len(salt) != _SALT
                 or sha256(salt + body).digest() != commitment
             ):
-                self._check_body(version, kind, commitment, salt, codec)
+                self._check_body(version, kinds[kind], commitment, salt, codec)
             expected += 1
         self._previous, self._time = previous, time
         return expected
@@ -387,5 +382,5 @@ class _Check:
         return max(said_by for said_by, erased in named if erased == version)
 
     def _body(self, db: Connection, version: int) -> Any:
-        place = (bodies.c.pipeline_id == self._part.pipeline_id, bodies.c.version == version)
-        return _as_bytes(db.scalar(select(_raw(bodies.c.data)).where(*place)))
+        this = bodies.c.id == body_id(self._part.pipeline_id, version)
+        return _as_bytes(db.scalar(select(_raw(bodies.c.data)).where(this)))

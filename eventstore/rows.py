@@ -5,23 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import SmallInteger, and_, bindparam, func, select, type_coerce
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, known_as, to_datetime
 from eventstore.sharing import Reader, reader
 from eventstore.statements import Statement
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import (
+    KIND,
+    ORIGIN,
+    bodies,
+    body_id,
+    events,
+    keeper_of,
+    pipelines,
+    streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, FromClause, Select, Subquery
 
-KEEPS_ITS_BODY = and_(
-    bodies.c.pipeline_id == events.c.pipeline_id,
-    bodies.c.version == events.c.body_version,
+KEEPS_ITS_BODY = bodies.c.id == body_id(
+    events.c.pipeline_id, func.coalesce(events.c.body_at, events.c.version)
 )
 
 
@@ -32,15 +40,15 @@ def _stored(those: FromClause) -> Select[Any]:
         events.c.version,
         events.c.append_id,
         events.c.stored_at,
-        events.c.kind,
+        type_coerce(events.c.kind, SmallInteger),  # as rows that come from the driver have it
         events.c.format,
-        events.c.origin,
+        type_coerce(events.c.origin, SmallInteger),
         events.c.of_version,
         events.c.actor,
         events.c.reason,
         events.c.run,
         events.c.hash,
-        events.c.body_version,
+        keeper_of(events),
         bodies.c.codec,
         bodies.c.data,
     ).select_from(those.outerjoin(bodies, KEEPS_ITS_BODY))
@@ -188,6 +196,7 @@ def stored_events(
     names = names or Names()
     names.meet(db, [(row[0], row[1]) for row in rows])
     owners, descriptors = names.pipelines, names.streams
+    kinds, origins = KIND.words, ORIGIN.words
     readers: dict[int, Reader] = {}
     ids: dict[bytes, UUID] = {}  # to make one takes as long as all else of its event
     found = []
@@ -222,10 +231,10 @@ def stored_events(
                 "version": version,
                 "id": ids[append_id],
                 "stored_at": to_datetime(stored_at),
-                "kind": kind,
+                "kind": kinds[kind],
                 "format": form,
                 "stream": descriptors[its_id, number],
-                "origin": origin,
+                "origin": origins[origin],
                 "of": of_version,
                 "body": body or b"",
                 "actor": actor,

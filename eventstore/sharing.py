@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType
 from eventstore import parts
 from eventstore.compression import PLAIN, unpacked
 from eventstore.errors import AlteredBody, StoreUnavailable
-from eventstore.tables import bodies
+from eventstore.tables import BODY_VERSION, bodies, bodies_of, body_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Reader:
         self._own: dict[int, list[bytes]] = {}
         self._size = 0
 
-    def body(self, codec: str, data: Any, version: int) -> bytes | None:
+    def body(self, codec: int, data: Any, version: int) -> bytes | None:
         """The body that a row keeps, None if it was erased since the row was read.
 
         Raises AlteredBody or StoreUnavailable.
@@ -94,8 +94,8 @@ def reader(db: Connection, pipeline_id: int) -> Reader:
 def body_rows(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[KeptRow]:
     """What keeps these bodies, but data that was altered to no bytes."""
     data = type_coerce(bodies.c.data, NullType())
-    query = select(bodies.c.version, bodies.c.codec, data).where(
-        bodies.c.pipeline_id == pipeline_id, bodies.c.version.in_(versions)
+    query = select(BODY_VERSION, bodies.c.codec, data).where(
+        bodies.c.id.in_([body_id(pipeline_id, version) for version in versions])
     )
     return [
         (version, codec, bytes(kept))
@@ -126,10 +126,10 @@ def places_in(db: Connection, pipeline_id: int, version: int) -> dict[bytes, Pla
 
 def are_there(db: Connection, pipeline_id: int, places: Iterable[Place]) -> bool:
     """Whether the bodies that have these parts are all there still."""
-    named = sorted({place.version for place in places})
-    query = select(bodies.c.version).where(bodies.c.pipeline_id == pipeline_id)
+    named = sorted({body_id(pipeline_id, place.version) for place in places})
+    query = select(bodies.c.id)
     return all(
-        len(db.execute(query.where(bodies.c.version.in_(chunk))).all()) == len(chunk)
+        len(db.execute(query.where(bodies.c.id.in_(chunk))).all()) == len(chunk)
         for chunk in (named[start : start + _CHUNK] for start in range(0, len(named), _CHUNK))
     )
 
@@ -140,10 +140,10 @@ def hand_on(db: Connection, pipeline_id: int, versions: Collection[int]) -> None
     It takes a look at each body of the history that is kept in parts. One that cannot be read is
     left as it is. Raises StoreUnavailable if the package is not here that compressed one.
     """
-    sharing = select(bodies.c.version).where(
-        bodies.c.pipeline_id == pipeline_id, bodies.c.codec.in_(parts.CODECS.values())
+    sharing = select(BODY_VERSION).where(
+        bodies_of(pipeline_id), bodies.c.codec.in_(parts.CODECS.values())
     )
-    found = db.scalars(sharing.order_by(bodies.c.version)).all()
+    found = db.scalars(sharing.order_by(bodies.c.id)).all()
     if found:
         handing_on = _HandingOn(db, pipeline_id, frozenset(versions))
         for version in found:
@@ -171,5 +171,5 @@ class _HandingOn:
                 self._left[gone[0]] = parts.own_parts(gone)
             if named:
                 codec, data = parts.taken_over(kept, version, self._left, self._moved)
-                this = (bodies.c.pipeline_id == self._pipeline_id, bodies.c.version == version)
-                self._db.execute(bodies.update().where(*this).values(codec=codec, data=data))
+                this = bodies.c.id == body_id(self._pipeline_id, version)
+                self._db.execute(bodies.update().where(this).values(codec=codec, data=data))

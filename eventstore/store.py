@@ -17,7 +17,7 @@ from eventstore.identity import append_id, check_attribution, fresh_run, os_user
 from eventstore.placing import Append
 from eventstore.predecessors import before
 from eventstore.schema import LOG
-from eventstore.tables import events, pipelines, streams
+from eventstore.tables import KIND, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -183,8 +183,10 @@ class EventStore:
         """Read events of all pipelines, or those `among` them, by time, pipeline and version.
 
         `after` yields what came since those heads, whatever the clocks say: the way to tail.
-        `since` and `until` are inclusive. `last` reads only the newest that match.
+        `since` and `until` are inclusive. `last` reads only the newest that match. Raises
+        InvalidEvent for a `kind` that there is not.
         """
+        KIND.check(kind)
         where: list[ColumnElement[bool]] = []
         if among is not None:
             where.append(pipelines.c.key.in_([pipeline.key for pipeline in among]))

@@ -5,6 +5,8 @@ They have no schema of their own: an engine's `schema_translate_map` puts them b
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -13,13 +15,20 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
+    case,
+    func,
 )
 
-from eventstore.events import NAME_LIMIT
+from eventstore.events import KINDS, NAME_LIMIT, ORIGINS
+from eventstore.words import Words
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, FromClause
 
 metadata = MetaData()
 
@@ -57,6 +66,9 @@ streams = Table(
 
 NEWEST_INDEX = "_eventstore_events_newest"
 
+KIND = Words(KINDS)
+ORIGIN = Words(ORIGINS)
+
 events = Table(
     "_eventstore_events",
     metadata,
@@ -64,15 +76,15 @@ events = Table(
     Column("version", BigInteger, nullable=False),
     Column("stored_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
     Column("append_id", LargeBinary(16), nullable=False),
-    Column("kind", String(32), nullable=False),
+    Column("kind", KIND, nullable=False),
     Column("format", Integer, nullable=False),
     Column("stream_number", Integer, nullable=False),
-    Column("origin", String(16)),
+    Column("origin", ORIGIN),
     Column("of_version", BigInteger),
     Column("actor", String(NAME_LIMIT), nullable=False),
     Column("reason", Text),
     Column("run", String(NAME_LIMIT), nullable=False),
-    Column("body_version", BigInteger),  # which event of this history keeps the body
+    Column("body_at", BigInteger),  # which earlier version keeps the body; null: this one
     Column("commitment", LargeBinary(32)),
     Column("hash", LargeBinary(32), nullable=False),
     PrimaryKeyConstraint("pipeline_id", "version"),
@@ -82,13 +94,36 @@ events = Table(
     sqlite_with_rowid=False,
 )
 
+VERSIONS = 1 << 40
+"""More than a history can have: the id of a body counts with them."""
+
 bodies = Table(
     "_eventstore_bodies",
     metadata,
-    Column("pipeline_id", BigInteger, nullable=False),
-    Column("version", BigInteger, nullable=False),
+    # SQLite finds a row by an INTEGER without an index beside the table.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), autoincrement=False),
     Column("salt", LargeBinary(16), nullable=False),
-    Column("codec", String(8), nullable=False),
+    Column("codec", SmallInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("pipeline_id", "version"),
+    PrimaryKeyConstraint("id"),
 )
+
+
+def body_id(pipeline_id: Any, version: Any) -> Any:
+    """The id of the body that a version of a pipeline keeps."""
+    return pipeline_id * VERSIONS + version
+
+
+def bodies_of(pipeline_id: int) -> ColumnElement[bool]:
+    """The condition for the bodies of a pipeline."""
+    return bodies.c.id.between(body_id(pipeline_id, 0), body_id(pipeline_id, VERSIONS - 1))
+
+
+def keeper_of(event: FromClause) -> ColumnElement[int | None]:
+    """The version that keeps the body of an event, null where there never was one."""
+    here = func.coalesce(event.c.body_at, event.c.version)
+    return case((event.c.commitment.is_not(None), here))
+
+
+# Not by `%`, which is another thing where MariaDB speaks Oracle's SQL.
+BODY_VERSION = bodies.c.id.bitwise_and(VERSIONS - 1)

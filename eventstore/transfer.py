@@ -25,13 +25,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Integer, and_, bindparam, select
+from sqlalchemy import ColumnElement, Integer, bindparam, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.reading import FIRST_PAGE, newest_of_kind, next_size
 from eventstore.rows import find_pipeline_id
 from eventstore.sharing import reader
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import bodies, body_id, events, keeper_of, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -56,11 +56,12 @@ EVENT = (
 
 EVENT_WITH_BODY = (*EVENT, "salt", "body")
 
-_COLUMNS = {
+_COLUMNS: dict[str, ColumnElement[Any]] = {
     "of" if column is events.c.of_version else str(column.name): column
     for column in events.columns
-    if column.name != "pipeline_id"
+    if column.name not in {"pipeline_id", "body_at"}
 }
+_COLUMNS["body_version"] = keeper_of(events)
 """The columns of an event by their names in an export, but for its stream."""
 
 
@@ -95,7 +96,7 @@ def _written(line: dict[str, Any], digest: Any) -> bytes:
 
 def _page() -> Select[Any]:
     """Events of a history, each with the body that it keeps itself."""
-    own = and_(bodies.c.pipeline_id == events.c.pipeline_id, bodies.c.version == events.c.version)
+    own = bodies.c.id == body_id(events.c.pipeline_id, events.c.version)
     return (
         select(*_COLUMNS.values(), bodies.c.salt, bodies.c.codec, bodies.c.data)
         .outerjoin_from(events, bodies, own)

@@ -11,6 +11,7 @@ from eventstore.dialects import dialect_of
 from eventstore.inserts import Batches, insert_rows
 from eventstore.statements import Statement
 from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -122,12 +123,12 @@ def _is_there(beyond: int, *more: ColumnElement[bool]) -> Exists:
 
 def _its_body(event: CTE) -> Any:
     row = select(*_bound(_ITS_BODY, bodies)).select_from(event)
-    return bodies.insert().from_select(bodies.columns.keys(), row).returning(bodies.c.version)
+    return bodies.insert().from_select(bodies.columns.keys(), row).returning(bodies.c.id)
 
 
 _insert_both = Statement(lambda _: _its_body(_new_event()))
 
 
 def _bound(names: Iterable[str], table: Table) -> list[BindParameter[Any]]:
-    types = (column.type for column in table.columns)
+    types = (plain(column.type) for column in table.columns)
     return [bindparam(name, type_=its_type) for name, its_type in zip(names, types, strict=True)]

@@ -31,7 +31,7 @@ from eventstore.events import NAME_LIMIT
 from eventstore.inserts import insert_rows
 from eventstore.rows import belongs_to
 from eventstore.statements import Statement
-from eventstore.tables import events
+from eventstore.tables import events, keeper_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,7 +178,7 @@ def purge(db: Connection, table: Table, erasure: StoredEvent) -> None:
     """Remove the rows that hold a body which a BodyErased names."""
     erased = set(payload.erased_versions(erasure.body))
     holding = (
-        select(table.c.row_key, events.c.body_version)
+        select(table.c.row_key, keeper_of(events))
         .join_from(table, events, events.c.version == table.c.version)
         .where(table.c.pipeline_key == erasure.pipeline.key, belongs_to(erasure.pipeline))
     )

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from eventstore.chain import GENESIS, commitment, encoded_names, row_hash
 from eventstore.compression import unpacked
 from eventstore.events import Pipeline, StreamDescriptor
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import VERSIONS, bodies, bodies_of, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,23 +62,26 @@ def rehash(db: Connection, pipeline: Pipeline) -> None:
         for row in db.execute(select(streams).where(streams.c.pipeline_id == its_id))
     }
     kept = {
-        row.version: commitment(bytes(row.salt), unpacked(row.codec, row.data, row.version))
-        for row in db.execute(select(bodies).where(bodies.c.pipeline_id == its_id))
+        version: commitment(bytes(row.salt), unpacked(row.codec, row.data, version))
+        for row in db.execute(select(bodies).where(bodies_of(its_id)))
+        for version in [row.id % VERSIONS]
     }
     previous = GENESIS
     mine = events.c.pipeline_id == its_id
     for row in db.execute(select(events).where(mine).order_by(events.c.version)).mappings().all():
         values: dict[str, Any] = dict(row)
         values["append_id"] = bytes(values["append_id"])
-        if values["body_version"] in kept:
-            values["commitment"] = kept[values["body_version"]]
+        has_one = values["commitment"] is not None
+        keeper = (values["body_at"] or values["version"]) if has_one else None
+        if keeper in kept:
+            values["commitment"] = kept[keeper]
         stream = names[values["stream_number"]]
         columns = [
             *(pipeline.source, pipeline.destination, pipeline.table_prefix, pipeline.connection),
             *(values[name] for name in ("version", "stored_at", "append_id", "kind", "format")),
             *((stream.namespace, stream.name) if stream else (None, None)),
             *(values[name] for name in ("origin", "of_version", "actor", "reason", "run")),
-            *(values[name] for name in ("body_version", "commitment")),
+            *(keeper, values["commitment"]),
         ]
         previous = event_hash(previous, columns)
         here = (mine, events.c.version == values["version"])

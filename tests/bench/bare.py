@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import psycopg
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import create_engine, make_url, select, type_coerce
+from sqlalchemy.types import NullType
 
+from eventstore.compression import PLAIN
 from eventstore.dialects.sqlite import CACHE_KIB
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import BODY_VERSION, bodies, body_id, events, pipelines, streams
 from projections import connect
 from projections.tables import CACHE_STATE_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import ColumnElement, Connection, Table
 
 _ALL = (pipelines, streams, events, bodies, CACHE_STATE_TABLE)
 
@@ -72,7 +74,10 @@ class Bare:
                 for said in past
                 if said.stream
             ]
-        rows = [_since(db, table, self._version) for table in (events, bodies)]
+        rows = [
+            _since(db, table, version > self._version)
+            for table, version in ((events, events.c.version), (bodies, BODY_VERSION))
+        ]
         return list(zip(*rows, states, strict=True))
 
 
@@ -83,14 +88,14 @@ def count_of_appends(url: str, number: int, turn_s: float, wait: Callable[[], ob
     """
     sql = f"WITH event AS ({_insert(events)}) {_insert(bodies)}".replace("?", "%s")
     zeros = bytes(32)
-    says = ("StateSaved", 1, 1, "source", None, "somebody", None, "a run")
-    body = (zeros[:16], "plain", b'{"type":"STREAM","stream":{"stream_descriptor":{}}}')
-    cursor, pipeline_id = _cursor(url, "postgresql", ""), time.time_ns() + number
+    says = (0, 1, 1, 0, None, "somebody", None, "a run")
+    body = (zeros[:16], PLAIN, b'{"type":"STREAM","stream":{"stream_descriptor":{}}}')
+    cursor, pipeline_id = _cursor(url, "postgresql", ""), time.time_ns() % 2**20 * 8 + number
     end = 0.0
     for version in count(1):
         place = pipeline_id, version
-        event = (*place, time.time_ns() // 1000, zeros[:16], *says, version, zeros, zeros)
-        cursor.execute(sql, (*event, *place, *body))
+        event = (*place, time.time_ns() // 1000, zeros[:16], *says, None, zeros, zeros)
+        cursor.execute(sql, (*event, body_id(*place), *body))
         if version == 1:
             wait()
             end = time.time() + turn_s
@@ -99,9 +104,11 @@ def count_of_appends(url: str, number: int, turn_s: float, wait: Callable[[], ob
     raise AssertionError("count() does not end")
 
 
-def _since(db: Connection, table: Table, version: int) -> list[tuple[Any, ...]]:
-    later = select(table).where(table.c.version > version).order_by(table.c.version)
-    return [tuple(row) for row in db.execute(later)]
+def _since(db: Connection, table: Table, later: ColumnElement[bool]) -> list[tuple[Any, ...]]:
+    """Its rows as they are kept, in the order of their versions."""
+    columns = [type_coerce(column, NullType()) for column in table.columns]
+    rows = db.execute(select(*columns).where(later).order_by(*table.primary_key))
+    return [tuple(row) for row in rows]
 
 
 def _insert(table: Table) -> str:

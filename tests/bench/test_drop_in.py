@@ -11,10 +11,11 @@ from itertools import count
 import duckdb
 import orjson
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url, select, type_coerce
+from sqlalchemy.types import NullType
 
 from eventstore import Pipeline, StateEmitted
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import bodies, bodies_of, events, pipelines, streams
 from projections import SqlCatalogBackend, SqlStateBackend, connect, register_catalog
 from projections.tables import STREAMS_TABLE
 from tests.bench.turns import in_turns
@@ -108,9 +109,14 @@ def rows_of(store, pipeline, *tables):
         mine = db.scalar(select(pipelines.c.id).where(pipelines.c.key == pipeline.key))
         found = {}
         for table in tables:
-            ours = "pipeline_id" in table.c
-            where = table.c.pipeline_id == mine if ours else table.c.pipeline_key == pipeline.key
-            found[table] = [tuple(row) for row in db.execute(select(table).where(where))]
+            if table is bodies:
+                where = bodies_of(mine)
+            elif "pipeline_id" in table.c:
+                where = table.c.pipeline_id == mine
+            else:
+                where = table.c.pipeline_key == pipeline.key
+            columns = [type_coerce(column, NullType()) for column in table.columns]
+            found[table] = [tuple(row) for row in db.execute(select(*columns).where(where))]
         return found
 
 

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 import pytest
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 
 from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StreamDescriptor
 from eventstore.compression import unpacked
@@ -64,9 +64,8 @@ def _rows(store, pipeline):
     of_the_stream = and_(
         streams.c.pipeline_id == events.c.pipeline_id, streams.c.number == events.c.stream_number
     )
-    of_the_body = and_(
-        bodies.c.pipeline_id == events.c.pipeline_id, bodies.c.version == events.c.body_version
-    )
+    keeper = func.coalesce(events.c.body_at, events.c.version)
+    of_the_body = bodies.c.id == events.c.pipeline_id * 2**40 + keeper
     query = (
         select(
             pipelines.c.source,
@@ -92,8 +91,9 @@ def _rows(store, pipeline):
 
 
 def _hash(previous, row):
-    commitment = None
-    if row.body_version is not None:
+    commitment = body_version = None
+    if row.commitment is not None:
+        body_version = row.version if row.body_at is None else row.body_at
         body = unpacked(row.codec, row.data, row.version)
         commitment = sha256(bytes(row.salt) + body).digest()
     fields = [
@@ -101,7 +101,7 @@ def _hash(previous, row):
         *(row.version, row.stored_at, bytes(row.append_id), row.kind, row.format),
         *(row.namespace, row.name),
         *(row.origin, row.of_version, row.actor, row.reason, row.run),
-        *(row.body_version, commitment),
+        *(body_version, commitment),
     ]
     encoded = b"".join(_encode(field) for field in fields)
     return sha256(b"airbyte-eventstore event 1\n" + previous + encoded).digest()

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from eventstore import Pipeline, StateSaved, checkpoints
 from eventstore.errors import CheckpointBroken, CheckpointUnusable, Invalid
 from eventstore.integrity import verify
-from eventstore.tables import bodies, events
+from eventstore.tables import bodies, bodies_of, body_id, events
 from projections import connect
 from tests.messages import emitted, saved, stream_state
 from tests.tampering import rehash, tampering
@@ -51,11 +51,16 @@ def test_a_checkpoint_covers_what_was_there(log, keys):
     assert [found.covered for found in verify(log).pipelines] == [0, 0]
 
 
+def cut_off(db, after):
+    """Take away all of the first history after a version."""
+    db.execute(events.delete().where(events.c.pipeline_id == 1, events.c.version > after))
+    db.execute(bodies.delete().where(bodies_of(1), bodies.c.id > body_id(1, after)))
+
+
 def test_a_truncated_tail_is_found(log, engine, keys):
     checkpoint = _signed(log, keys)
     with tampering(engine) as db:
-        for table in (events, bodies):
-            db.execute(table.delete().where(table.c.pipeline_id == 1, table.c.version > 3))
+        cut_off(db, 3)
     assert verify(log).is_whole
     found = verify(log, checkpoints=[checkpoint]).pipelines[0]
     assert (found.last_good, found.first_bad, found.is_whole) == (3, 4, False)
@@ -96,8 +101,7 @@ def test_a_history_written_and_hashed_anew_is_found(log, engine, keys):
 def test_a_forked_tail_is_found(log, engine, keys):
     checkpoint = _signed(log, keys)
     with tampering(engine) as db:
-        for table in (events, bodies):
-            db.execute(table.delete().where(table.c.pipeline_id == 1, table.c.version > 3))
+        cut_off(db, 3)
     connect(engine).append(
         SHOP, *(StateSaved(stream_state("users", {"cursor": n})) for n in range(50, 60))
     )
@@ -112,8 +116,9 @@ def test_a_pipeline_taken_away_whole_is_found(log, engine, keys):
     checkpoint = _signed(log, keys)
     with tampering(engine) as db:
         db.execute(pipelines.delete().where(pipelines.c.id == 2))
-        for table in (events, bodies, streams):
+        for table in (events, streams):
             db.execute(table.delete().where(table.c.pipeline_id == 2))
+        db.execute(bodies.delete().where(bodies_of(2)))
     assert verify(log).is_whole
     report = verify(log, checkpoints=[checkpoint])
     assert [(found.pipeline, found.is_whole) for found in report.pipelines] == [
@@ -138,8 +143,7 @@ def test_a_later_checkpoint_extends_an_earlier_one(log, engine, keys):
     assert late.previous == early.digest
     assert verify(log, checkpoints=[early, late]).is_whole
     with tampering(engine) as db:
-        for table in (events, bodies):
-            db.execute(table.delete().where(table.c.pipeline_id == 1, table.c.version > 2))
+        cut_off(db, 2)
     with pytest.raises(CheckpointBroken, match="@6"):
         checkpoints.make(log, keys[0], previous=late)
     shorter = _signed(log, keys)

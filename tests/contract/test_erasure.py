@@ -25,7 +25,7 @@ from eventstore.dialects import dialect_of
 from eventstore.erasure import erase, erasure_of, reapply, retention
 from eventstore.events import to_microseconds
 from eventstore.integrity import verify
-from eventstore.tables import bodies
+from eventstore.tables import BODY_VERSION, bodies, body_id
 from projections import (
     CachedStream,
     CacheStreamStateModel,
@@ -232,7 +232,7 @@ def test_a_restored_body_is_erased_again(shop):
         backup = [dict(row) for row in db.execute(select(bodies)).mappings()]
     erase(shop, SHOP, version=4, reason="asked to")
     with shop.database.engine.begin() as db:
-        db.execute(bodies.insert(), [row for row in backup if row["version"] == 4])
+        db.execute(bodies.insert(), [row for row in backup if row["id"] == body_id(1, 4)])
     rebuild(shop)
     assert len(latest_state(shop, SHOP).bodies) == 2
     [planned] = reapply(shop, dry_run=True)
@@ -252,7 +252,7 @@ def test_what_was_erased_again_is_not_pointed_at(shop):
         backup = [dict(row) for row in db.execute(select(bodies)).mappings()]
     erase(shop, SHOP, version=first.version, reason="asked to")
     with shop.database.engine.begin() as db:
-        its_own = [row for row in backup if row["version"] == first.version]
+        its_own = [row for row in backup if row["id"] == body_id(1, first.version)]
         db.execute(bodies.insert(), its_own)
     shop.append(SHOP, StateSaved(first.body, "restored", first.version))
     reapply(shop)
@@ -399,7 +399,7 @@ def _rows(store, pipeline):
 
 def _kept(store):
     with store.database.engine.connect() as db:
-        return list(db.scalars(select(bodies.c.version).order_by(bodies.c.version)))
+        return list(db.scalars(select(BODY_VERSION).order_by(bodies.c.id)))
 
 
 @pytest.mark.slow_on("duckdb")

@@ -11,9 +11,11 @@ from sqlalchemy import select, text
 
 from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StoreUnavailable, integrity
 from eventstore import recompute as recomputing
+from eventstore.compression import PLAIN
 from eventstore.erasure import erase, reapply, retention
 from eventstore.integrity import verify
-from eventstore.tables import bodies, events, pipelines, streams
+from eventstore.tables import BODY_VERSION, bodies, body_id, events, pipelines, streams
+from eventstore.words import Words
 from projections import connect, register_catalog
 from tests.contract.test_erasure import USERS, play
 from tests.contract.test_erasure import _steps as steps
@@ -65,6 +67,8 @@ def _others(column, value):
     """Another value of the same type, one where there was none, and none where there was one."""
     if isinstance(value, memoryview | bytes):
         changed = [bytes([bytes(value)[0] ^ 1]) + bytes(value)[1:], bytes(value)[:-1]]
+    elif isinstance(column.type, Words):
+        changed = [word for word in column.type.listed if word != value]
     elif isinstance(value, int):
         changed = [value + 1]
     elif isinstance(value, str):
@@ -108,6 +112,13 @@ def test_every_column_of_an_event_is_proven(log, engine, column):
     assert verify(log).is_whole
 
 
+def one_more_body(after, by):
+    """A body of the first history once more, under an id that is higher by some."""
+    id_, *kept = bodies.columns
+    row = select(id_ + by, *kept).where(id_ == body_id(1, after))
+    return bodies.insert().from_select(bodies.columns, row)
+
+
 @pytest.mark.parametrize(
     ("change", "first_bad"),
     [
@@ -121,15 +132,13 @@ def test_every_column_of_an_event_is_proven(log, engine, column):
         ("UPDATE _eventstore_events SET version = 0 WHERE version = 1", 0),
         ("UPDATE _eventstore_bodies SET data = "
          "(SELECT data FROM _eventstore_bodies ORDER BY data DESC LIMIT 1)", 2),
-        ("DELETE FROM _eventstore_bodies WHERE version = 2", 2),
-        ("DELETE FROM _eventstore_bodies WHERE version = 10", 7),
-        ("UPDATE _eventstore_bodies SET codec = 'zstd' WHERE version = 6", 6),
-        ("UPDATE _eventstore_bodies SET version = 3 WHERE version = 2", 2),
-        ("INSERT INTO _eventstore_bodies SELECT pipeline_id, 3, salt, codec, data "
-         "FROM _eventstore_bodies WHERE version = 2", 3),
-        ("INSERT INTO _eventstore_bodies SELECT pipeline_id, 12, salt, codec, data "
-         "FROM _eventstore_bodies WHERE version = 2", 12),
-        ("INSERT INTO _eventstore_bodies SELECT * FROM _eventstore_bodies WHERE version = 6", 6),
+        (bodies.delete().where(BODY_VERSION == 2), 2),
+        (bodies.delete().where(BODY_VERSION == 10), 7),
+        (bodies.update().where(BODY_VERSION == 6).values(codec=9), 6),
+        (bodies.update().where(BODY_VERSION == 2).values(id=bodies.c.id + 1), 2),
+        (one_more_body(after=2, by=1), 3),
+        (one_more_body(after=2, by=10), 12),
+        (one_more_body(after=6, by=0), 6),
         ("UPDATE _eventstore_streams SET name = 'other' WHERE number = 1", 2),
         ("UPDATE _eventstore_streams SET namespace = '' WHERE number = 1", 2),
         ("UPDATE _eventstore_streams SET name = 'other' WHERE number = 0", 1),
@@ -162,10 +171,9 @@ def test_a_change_of_rows_is_found_where_it_begins(log, engine, change, first_ba
         "UPDATE _eventstore_pipelines SET source = ''",
         "INSERT INTO _eventstore_pipelines SELECT * FROM _eventstore_pipelines WHERE id = 1",
         "INSERT INTO _eventstore_events SELECT 7, version, stored_at, append_id, kind, format, "
-        "stream_number, origin, of_version, actor, reason, run, body_version, commitment, hash "
+        "stream_number, origin, of_version, actor, reason, run, body_at, commitment, hash "
         "FROM _eventstore_events WHERE version = 1 AND pipeline_id = 1",
-        "INSERT INTO _eventstore_bodies SELECT 7, version, salt, codec, data "
-        "FROM _eventstore_bodies WHERE pipeline_id = 1",
+        one_more_body(after=2, by=body_id(6, 0)),
         "INSERT INTO _eventstore_streams VALUES (7, 0, NULL, NULL)",
     ],
 )
@@ -178,29 +186,26 @@ def test_rows_that_no_pipeline_owns_are_found(log, engine, change):
 
 
 def test_a_byte_moved_from_salt_to_body_is_found(log, engine):
-    place = (bodies.c.pipeline_id == 1, bodies.c.version == 2)
+    place = bodies.c.id == body_id(1, 2)
     with tampering(engine) as db:
-        row = db.execute(select(bodies).where(*place)).one()
+        row = db.execute(select(bodies).where(place)).one()
         salt, data = bytes(row.salt), bytes(row.data)
         moved = {"salt": salt[:-1], "data": salt[-1:] + data}
-        db.execute(bodies.update().where(*place).values(moved))
+        db.execute(bodies.update().where(place).values(moved))
     assert verify(log).pipelines[0].first_bad == 2
 
 
 def test_a_body_exchanged_for_another_of_its_event_is_found_though_hashed_anew(log, engine):
     """Its event can be forged, too; the one that points at it cannot be made to agree."""
     with tampering(engine) as db:
-        place = (bodies.c.pipeline_id == 1, bodies.c.version == 2)
-        db.execute(bodies.update().where(*place).values(data=b"{}"))
+        place = bodies.c.id == body_id(1, 2)
+        db.execute(bodies.update().where(place).values(data=b"{}"))
         db.execute(
-            text(
-                "UPDATE _eventstore_events SET body_version = 6 "
-                "WHERE pipeline_id = 1 AND version = 7"
-            )
+            text("UPDATE _eventstore_events SET body_at = 6 WHERE pipeline_id = 1 AND version = 7")
         )
         rehash(db, SHOP)
         other = (events.c.pipeline_id == 1, events.c.version == 3)
-        db.execute(events.update().where(*other).values(body_version=1))
+        db.execute(events.update().where(*other).values(body_at=1))
         rehash(db, SHOP)
     assert verify(log).pipelines[0].first_bad == 3
 
@@ -216,7 +221,7 @@ def test_time_that_runs_backwards_is_found_though_hashed_anew(log, engine):
 
 def test_an_erased_body_that_is_back_is_found_and_can_be_erased_again(log, engine):
     with engine.begin() as db:
-        row = {"pipeline_id": 1, "version": 7, "salt": b"s" * 16, "codec": "plain", "data": b"{}"}
+        row = {"id": body_id(1, 7), "salt": b"s" * 16, "codec": PLAIN, "data": b"{}"}
         db.execute(bodies.insert(), row)
     found = verify(log).pipelines[0]
     assert (found.first_bad, found.last_good) == (7, 6)
@@ -262,7 +267,7 @@ def test_bodies_of_any_size_are_verified(store, engine):
     assert verify(store).is_whole
     with tampering(engine) as db:
         larger = stream_state("users", {"text": "y" * 40_000}).encode()
-        db.execute(bodies.update().where(bodies.c.version == 2).values(data=larger))
+        db.execute(bodies.update().where(BODY_VERSION == 2).values(data=larger))
     assert verify(store).pipelines[0].first_bad == 2
 
 
@@ -283,7 +288,7 @@ def test_parts_follow_each_other(log, engine, monkeypatch, part):
     monkeypatch.setattr(integrity, "_LONGEST_PART", part)
     assert verify(log).is_whole
     with engine.begin() as db:
-        row = {"pipeline_id": 1, "version": 7, "salt": b"s" * 16, "codec": "plain", "data": b"{}"}
+        row = {"id": body_id(1, 7), "salt": b"s" * 16, "codec": PLAIN, "data": b"{}"}
         db.execute(bodies.insert(), row)
     found, other = verify(log).pipelines
     assert (found.first_bad, found.last_good) == (7, 6)

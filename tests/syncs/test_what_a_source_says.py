@@ -89,12 +89,12 @@ def test_a_saved_state_points_at_the_emitted_one(cache, shop):
     shop.says(state(users(1)), state(orders(1))).read(cache, skip_validation=True)
     with cache.get_sql_engine().connect() as db:
         rows = db.execute(
-            select(events.c.kind, events.c.version, events.c.body_version)
-            .where(events.c.kind.like("State%"))
+            select(events.c.kind, events.c.version, events.c.body_at)
+            .where(events.c.kind.in_(["StateEmitted", "StateSaved"]))
             .order_by(events.c.version)
         ).all()
     emitted = [version for kind, version, _ in rows if kind == "StateEmitted"]
-    saved = [body_version for kind, _, body_version in rows if kind == "StateSaved"]
+    saved = [keeper for kind, _, keeper in rows if kind == "StateSaved"]
     assert len(rows) == 4
     assert sorted(saved) == emitted
 
