@@ -15,7 +15,7 @@ from eventstore.reading import PAGE
 from eventstore.rows import STORED, Names, find_pipeline_id, stored_events
 from eventstore.sharing import reader
 from eventstore.statements import Statement
-from eventstore.tables import KIND, VERSIONS, bodies, body_id, events, keeper_of, streams
+from eventstore.tables import KIND, bodies, body_id, events, keeper_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,9 @@ def _chosen(query: Select[Any]) -> Statement:
 _chosen_events = _chosen(STORED.order_by(events.c.version))
 _chosen_keepers = _chosen(select(events.c.version, keeper_of(events)))
 _chosen_bodies = Statement(
-    lambda dialect: select(bodies).where(dialect.is_in_list(bodies.c.id, "ids"))
+    lambda dialect: select(bodies.c.id, bodies.c.codec, bodies.c.data).where(
+        dialect.is_in_list(bodies.c.id, "ids")
+    )
 )
 
 
@@ -142,16 +144,19 @@ def _newest(
         found = _by_kind(wanted, rows)
     for number, namespace, name, *_ in rows:
         names.add(its_id, number, namespace, name)
-    return its_id, sorted([(version, *of) for of, version in found.items()]), names
+    places = [
+        (version, kind, number) for kind, of in found.items() for number, version in of.items()
+    ]
+    return its_id, sorted(places), names
 
 
-_KindOfStream = tuple[str, int]
-"""A kind, and the number of a stream."""
+_ByKind = dict[str, dict[int, int]]
+"""Versions by the numbers of their streams, for each kind."""
 
 
 def _nearest_first(
     db: Connection, its_id: int, kinds: tuple[str, ...], numbers: AbstractSet[int], up_to: int
-) -> dict[_KindOfStream, int]:
+) -> _ByKind:
     """What `_newest_versions` finds, where seeks are dear: most are near.
 
     To read the events before `up_to` in a row takes PostgreSQL a fifth of the time of as many
@@ -159,25 +164,25 @@ def _nearest_first(
     """
     after = up_to - _NEAR_PER_STREAM * len(numbers)
     near = {"pipeline_id": its_id, "after": after, "up_to": up_to}
-    found = {
-        (kind, number): newest
-        for its_kind, number, newest in _newest_within.fetch(db, near)
-        # Were kinds asked for, PostgreSQL would seek each in another index.
-        if (kind := KIND.words[its_kind]) in kinds and number in numbers
-    }
-    far = {number for number in numbers for kind in kinds if (kind, number) not in found}
-    if not far or after <= 0:
-        return found
-    bounds = {"pipeline_id": its_id, "before": after + 1, "numbers": dialect_of(db).as_list(far)}
-    return _by_kind(kinds, _newest_of_some(kinds).fetch(db, bounds)) | found
+    found: _ByKind = {kind: {} for kind in kinds}
+    by_number = {KIND.numbers[kind]: of for kind, of in found.items()}
+    # Were kinds asked for, PostgreSQL would seek each in another index.
+    for kind, number, newest in _newest_within.fetch(db, near):
+        if kind in by_number and number in numbers:
+            by_number[kind][number] = newest
+    far = {number for of in found.values() for number in numbers - of.keys()}
+    if far and after > 0:
+        bounds = {"pipeline_id": its_id, "before": after + 1}
+        bounds["numbers"] = dialect_of(db).as_list(far)
+        for kind, of in _by_kind(kinds, _newest_of_some(kinds).fetch(db, bounds)).items():
+            found[kind] = of | found[kind]
+    return found
 
 
-def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> dict[_KindOfStream, int]:
+def _by_kind(kinds: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> _ByKind:
     return {
-        (kind, row[0]): version
+        kind: {row[0]: version for row in rows if (version := row[place]) is not None}
         for place, kind in enumerate(kinds, start=len(_STREAM))
-        for row in rows
-        if (version := row[place]) is not None
     }
 
 
@@ -197,11 +202,11 @@ def _bodies(
 
 
 def _kept(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[int, bytes]]:
-    ids = [body_id(its_id, version) for version in versions]
+    first = body_id(its_id, 0)
     return {
-        number % VERSIONS: (codec, data)
-        for some in _lists(db, ids)
-        for number, _, codec, data in _chosen_bodies.fetch(db, {"ids": some})
+        its_own - first: (codec, data)
+        for some in _lists(db, [first + version for version in versions])
+        for its_own, codec, data in _chosen_bodies.fetch(db, {"ids": some})
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 
 from eventstore.rows import OF_PIPELINE
+from eventstore.statements import constant
 from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _HEAD = (  # not max(), for which MariaDB reads all of a history
     select(events.c.version)
     .where(events.c.pipeline_id == pipelines.c.id)
     .order_by(events.c.version.desc())
-    .limit(1)
+    .limit(constant(1))
     .scalar_subquery()
 )
 
@@ -67,7 +68,7 @@ def kinds_there(kinds: Sequence[str]) -> Select[Any]:
         select(events.c.stream_number)
         .where(events.c.pipeline_id == bindparam("pipeline_id"), events.c.kind == kind)
         .order_by(events.c.stream_number)
-        .limit(1)
+        .limit(constant(1))
         .scalar_subquery()
         for kind in kinds
     )
@@ -92,7 +93,12 @@ def newest_of_one(
     )
     if not dialect.SKIPS_THROUGH_GROUPS:
         return select(func.max(earlier.c.version)).where(*where).scalar_subquery()
-    last = select(earlier.c.version).where(*where).order_by(earlier.c.version.desc()).limit(1)
+    last = (
+        select(earlier.c.version)
+        .where(*where)
+        .order_by(earlier.c.version.desc())
+        .limit(constant(1))
+    )
     return last.with_hint(earlier, dialect.INDEX_HINT.format(NEWEST_INDEX)).scalar_subquery()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Integer, bindparam, literal, select, tuple_
+from sqlalchemy import bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
 from eventstore.dialects import dialect_of
@@ -28,7 +28,7 @@ from eventstore.rows import (
     stored_events,
     stored_of,
 )
-from eventstore.statements import Statement
+from eventstore.statements import Statement, constant
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _newest_event = Statement(
         select(events.c.version, events.c.hash, events.c.stored_at)
         .where(OF_PIPELINE)
         .order_by(events.c.version.desc())
-        .limit(1)
+        .limit(constant(1))
     )
 )
 _count = Statement(count_of_events)
@@ -66,14 +66,16 @@ _time_of = Statement(
     )
 )
 
-_history_page = Statement(
-    lambda _: (
-        STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
-        .where(events.c.version <= bindparam("up_to"))
-        .order_by(events.c.version)
-        .limit(bindparam("size", type_=Integer))
-    )
+_history_from = (
+    STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
+    .where(events.c.version <= bindparam("up_to"))
+    .order_by(events.c.version)
 )
+
+
+@lru_cache(maxsize=64)
+def _history_page(size: int) -> Statement:
+    return Statement(lambda _: _history_from.limit(constant(size)))
 
 
 _BY_VERSION = (events.c.version,)
@@ -107,9 +109,8 @@ def next_page(
         "pipeline_key": pipeline.key,
         "after": after,
         "up_to": END if up_to is None else up_to,
-        "size": size,
     }
-    return stored_events(db, _history_page.fetch(db, place), names)
+    return stored_events(db, _history_page(size).fetch(db, place), names)
 
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
@@ -170,7 +171,7 @@ def backwards(
     ]
     query = STORED.where(*where).order_by(events.c.version.desc())
     while True:
-        page = query.where(events.c.version <= up_to).limit(size)
+        page = query.where(events.c.version <= up_to).limit(constant(size))
         found, _ = database.read(partial(_with_rows, query=page, names=names))
         yield from found
         if len(found) < size:
@@ -233,7 +234,7 @@ _appended = Statement(
     lambda _: (
         select(events.c.version)
         .where(events.c.append_id == bindparam("append_id", type_=events.c.append_id.type))
-        .limit(1)
+        .limit(constant(1))
     )
 )
 
@@ -250,7 +251,7 @@ def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
 def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
     """The newest event of a kind, of whatever stream."""
     query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
-    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(1))), None)
+    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(constant(1)))), None)
 
 
 def _pages(
@@ -280,9 +281,9 @@ def _first(
     """
     tables = {table for each in where for table in find_tables(each, check_columns=True)}
     if tables - {events}:
-        return STORED_BY_NAME.where(*where).order_by(*order).limit(size)
+        return STORED_BY_NAME.where(*where).order_by(*order).limit(constant(size))
     keys = select(events.c.pipeline_id, events.c.version).where(*where)
-    return stored_of(keys.order_by(*order).limit(size).subquery()).order_by(*order)
+    return stored_of(keys.order_by(*order).limit(constant(size)).subquery()).order_by(*order)
 
 
 def next_size(size: int, read: int) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlalchemy import Integer, literal_column
+
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute, fetch
 from eventstore.schema import schema_name
@@ -16,10 +18,15 @@ from eventstore.schema import schema_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, Executable
+    from sqlalchemy import ColumnElement, Connection, Executable
 
     from eventstore.dialects import Dialect
     from eventstore.driver import Answer
+
+
+def constant(number: int) -> ColumnElement[int]:
+    """A number as part of the text: with a LIMIT that it does not know, PostgreSQL plans anew."""
+    return literal_column(str(number), Integer)
 
 
 class Statement:
