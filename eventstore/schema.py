@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect, select
 from sqlalchemy.schema import CreateSchema
 
+from eventstore import upgrades
 from eventstore.dialects import dialect_of
 from eventstore.errors import NotAnEventStore, SchemaTooNew
 from eventstore.tables import bodies, events, pipelines, schema_versions, streams
@@ -115,4 +116,9 @@ def missing_guards(db: Connection) -> list[str]:
     return dialect_of(db).missing_guards(db, schema_name(db))
 
 
-LOG = Schema("log", [_create_log, refuse_changes])
+def _number_words(db: Connection) -> None:
+    upgrades.number_words(db, schema_name(db))
+    refuse_changes(db)  # the triggers went with the table
+
+
+LOG = Schema("log", [_create_log, refuse_changes, _number_words])

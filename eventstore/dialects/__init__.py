@@ -142,7 +142,10 @@ class Dialect(Protocol):
         """Let one process at a time make tables, in a transaction inside."""
 
     def create_table(self, db: Connection, table: Table) -> None:
-        """Make a table and its indexes."""
+        """Make a table and its indexes, or what is missing of them."""
+
+    def rename_table(self, db: Connection, old: str, new: str, schema: str | None) -> None:
+        """Give a table another name."""
 
     def changed_rows(self, update: Answer) -> int:
         """How many rows a plain UPDATE changed."""

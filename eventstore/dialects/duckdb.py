@@ -198,12 +198,19 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
 
 
 def create_table(db: Connection, table: Table) -> None:
-    """Make a table without its indexes.
+    """Make a table without its indexes, unless it is there.
 
     DuckDB 1.4 finds nothing by an index of several columns, keeps each in memory as a whole, and
     reads as fast without: it skips what a block cannot have.
     """
-    db.execute(CreateTable(table))
+    db.execute(CreateTable(table, if_not_exists=True))
+
+
+def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:
+    """Give a table another name."""
+    quote = db.dialect.identifier_preparer.quote_identifier
+    where = f"{quote(schema)}." if schema else ""
+    db.exec_driver_sql(f"ALTER TABLE {where}{old} RENAME TO {new}")
 
 
 def changed_rows(update: Answer) -> int:

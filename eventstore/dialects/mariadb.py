@@ -240,7 +240,7 @@ def schema_lock(db: Connection) -> Iterator[None]:
 
 
 def create_table(db: Connection, table: Table) -> None:
-    """Make a table and its indexes, or what an interruption has left to be made.
+    """Make a table and its indexes, or what is missing of them.
 
     Texts are compared exactly, whatever the defaults of the server and the database are.
     """
@@ -254,6 +254,12 @@ def create_table(db: Connection, table: Table) -> None:
     db.execute(CreateTable(copy, if_not_exists=True))
     for index in copy.indexes:
         db.execute(CreateIndex(index, if_not_exists=True))
+
+
+def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:
+    """Give a table another name."""
+    where = _qualifier(db, schema)
+    db.exec_driver_sql(f"RENAME TABLE {where}{old} TO {where}{new}")
 
 
 def _exact(of_column: TypeEngine[Any]) -> TypeEngine[Any]:

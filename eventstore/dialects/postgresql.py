@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, bindparam, cast, create_engine, extract, func, text
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import NullType
 
 from eventstore.driver import execute, fetch
@@ -175,8 +176,15 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:
 
 
 def create_table(db: Connection, table: Table) -> None:
-    """Make a table and its indexes."""
-    table.create(db)
+    """Make a table and its indexes, or what is missing of them."""
+    db.execute(CreateTable(table, if_not_exists=True))
+    for index in table.indexes:
+        db.execute(CreateIndex(index, if_not_exists=True))
+
+
+def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:
+    """Give a table another name."""
+    db.exec_driver_sql(f"ALTER TABLE {_qualifier(schema)}{old} RENAME TO {new}")
 
 
 def changed_rows(update: Answer) -> int:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore.driver import execute, fetch
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
@@ -179,8 +180,15 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
 
 
 def create_table(db: Connection, table: Table) -> None:
-    """Make a table and its indexes."""
-    table.create(db)
+    """Make a table and its indexes, or what is missing of them."""
+    db.execute(CreateTable(table, if_not_exists=True))
+    for index in table.indexes:
+        db.execute(CreateIndex(index, if_not_exists=True))
+
+
+def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:  # noqa: ARG001 - SQLite has no schemas
+    """Give a table another name."""
+    db.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
 
 def changed_rows(update: Answer) -> int:

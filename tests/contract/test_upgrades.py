@@ -1,0 +1,191 @@
+"""Logs as earlier releases made them: opened once, they are what they were, and kept as of now."""
+
+import pytest
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    create_engine,
+    func,
+    inspect,
+    select,
+)
+from sqlalchemy.schema import DropSchema
+
+from eventstore import StateSaved
+from eventstore.compression import PLAIN, ZSTD
+from eventstore.dialects import dialect_of
+from eventstore.erasure import erase
+from eventstore.events import NAME_LIMIT
+from eventstore.integrity import verify
+from eventstore.parts import CODECS
+from eventstore.schema import refuse_changes
+from eventstore.tables import BODY_VERSION, VERSIONS, bodies, events, keeper_of, schema_versions
+from projections import connect, latest_state
+from projections.exchange import export_histories
+from projections.tables_check import check_tables
+from tests.contract.test_export_import import SHOP, write
+from tests.messages import global_state, inner_state, saved
+from tests.read_side import breakdowns
+
+OF_VERSION_2 = MetaData()
+OLD_EVENTS = Table(
+    events.name,
+    OF_VERSION_2,
+    Column("pipeline_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("append_id", LargeBinary(16), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("format", Integer, nullable=False),
+    Column("stream_number", Integer, nullable=False),
+    Column("origin", String(16)),
+    Column("of_version", BigInteger),
+    Column("actor", String(NAME_LIMIT), nullable=False),
+    Column("reason", Text),
+    Column("run", String(NAME_LIMIT), nullable=False),
+    Column("body_version", BigInteger),
+    Column("commitment", LargeBinary(32)),
+    Column("hash", LargeBinary(32), nullable=False),
+    PrimaryKeyConstraint("pipeline_id", "version"),
+    Index("_eventstore_events_append", "append_id"),
+    Index("_eventstore_events_time", "stored_at", "pipeline_id", "version"),
+    Index("_eventstore_events_newest", "pipeline_id", "kind", "stream_number", "version"),
+    sqlite_with_rowid=False,
+)
+OLD_BODIES = Table(
+    bodies.name,
+    OF_VERSION_2,
+    Column("pipeline_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("salt", LargeBinary(16), nullable=False),
+    Column("codec", String(8), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("pipeline_id", "version"),
+)
+OLD_CODECS = {PLAIN: "plain", ZSTD: "zstd-1", CODECS[PLAIN]: "parts-1", CODECS[ZSTD]: "parts-z1"}
+
+
+def fill(engine):
+    """A history with all there is: every kind and origin, shared and erased bodies, all codecs."""
+    with connect(engine) as store:
+        write(store)
+        for cursor in (1, 2):
+            streams = (inner_state(f"s{n}", {"text": f"{n:05}" * 400}) for n in range(40))
+            store.append(SHOP, StateSaved(global_state({"lsn": cursor}, *streams)))
+        erase(store, SHOP, version=2, reason="asked to")
+        return told(store)
+
+
+def told(store):
+    states = [latest_state(store, pipeline).bodies for pipeline in store.pipelines()]
+    return b"".join(export_histories(store)), list(store.log()), states
+
+
+def make_old(engine):
+    """Put the tables of the log back to what version 2 had, with all rows."""
+    dialect = dialect_of(engine)
+    with engine.begin() as db:
+        columns = [column for column in events.columns if column.name != "body_at"]
+        keeper = keeper_of(events).label("body_version")
+        rows = [dict(row) for row in db.execute(select(*columns, keeper)).mappings()]
+        kept = [
+            {
+                **row,
+                "pipeline_id": row["id"] // VERSIONS,
+                "version": row["id"] % VERSIONS,
+                "codec": OLD_CODECS[row["codec"]],
+            }
+            for row in db.execute(select(bodies)).mappings()
+        ]
+        for row in kept:
+            del row["id"]
+    with engine.begin() as db:
+        bodies.drop(db)
+        events.drop(db)
+        for table, old in ((OLD_EVENTS, rows), (OLD_BODIES, kept)):
+            dialect.create_table(db, table)
+            db.execute(table.insert(), old)
+        refuse_changes(db)
+        of_log = schema_versions.c.component == "log"
+        db.execute(schema_versions.update().where(of_log).values(version=2))
+
+
+def shape(engine):
+    found = inspect(engine)
+    return {
+        name: (
+            [(each["name"], repr(each["type"])) for each in found.get_columns(name)],
+            sorted(each["name"] for each in found.get_indexes(name)),
+            found.get_pk_constraint(name)["constrained_columns"],
+        )
+        for name in sorted(found.get_table_names())
+    }
+
+
+def check(engine, before):
+    with connect(engine) as store:
+        assert told(store) == before
+        report = verify(store)
+        assert (report.is_whole, report.notices) == (True, ())
+        assert not check_tables(store).problems
+        store.append(SHOP, saved("users", {"cursor": 9}))
+        assert verify(store).is_whole
+
+
+def test_a_log_of_version_2_is_what_it_was(engine, caplog):
+    before = fill(engine)
+    whole = shape(engine)
+    make_old(engine)
+    assert shape(engine) != whole
+    check(engine, before)
+    assert shape(engine) == whole
+    assert [record.args for record in caplog.records] == [(events,), (bodies,)]
+
+
+@pytest.mark.parametrize("server", ["postgresql", "mariadb"])
+def test_a_log_in_a_schema_of_its_own_stays_there(request, server):
+    with request.getfixturevalue(server).empty_database() as url:
+        engine = create_engine(url)
+        its_own = engine.execution_options(schema_translate_map={None: "My tenant"})
+        before = fill(its_own)
+        make_old(its_own)
+        check(its_own, before)
+        assert inspect(engine).get_table_names() == []
+        with engine.begin() as db:
+            db.execute(DropSchema("My tenant", cascade=server == "postgresql"))
+        engine.dispose()
+
+
+def test_an_upgrade_that_was_broken_off_is_finished_by_the_next_opening(engine):
+    before = fill(engine)
+    whole = shape(engine)
+    for breakdown in breakdowns.everywhere():
+        make_old(engine)
+        with breakdown.of(engine):
+            connect(engine).pipelines()
+        with connect(engine) as store:
+            assert told(store) == before
+            assert verify(store).is_whole
+        assert shape(engine) == whole
+    assert breakdown.at > 10
+
+
+def test_what_was_altered_in_a_log_of_version_2_shows_after_it(engine):
+    fill(engine)
+    make_old(engine)
+    with engine.begin() as db:
+        first = OLD_BODIES.c.version == 1
+        db.execute(OLD_BODIES.update().where(first).values(codec="other"))
+    with connect(engine) as store:
+        assert [found.first_bad for found in verify(store).pipelines] == [1, 1, 1]
+    with engine.connect() as db:
+        unknown = select(func.count()).select_from(bodies).where(BODY_VERSION == 1)
+        assert db.scalar(unknown.where(bodies.c.codec == -1)) == 3
