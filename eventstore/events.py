@@ -19,6 +19,7 @@ NAME_LIMIT = 255
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes in a body, unless the store is opened with another limit."""
 
+# The log keeps the places of origins and of kinds of events: a new one goes to the end.
 Origin = Literal["source", "adopted", "foreign", "restored", "copied", "edited", "imported"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 

@@ -12,7 +12,7 @@ from eventstore.dialects import dialect_of
 from eventstore.events import Said
 from eventstore.newest import END, kinds_there, newest_of_streams
 from eventstore.reading import PAGE
-from eventstore.rows import STORED, Names, find_pipeline_id, stored_events
+from eventstore.rows import STORED, Names, find_pipeline_id, stored_events, stream_of
 from eventstore.sharing import reader
 from eventstore.statements import Statement
 from eventstore.tables import KIND, bodies, body_id, events, keeper_of, streams
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from eventstore.dialects import Dialect
-    from eventstore.events import Pipeline, StoredEvent
+    from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 
 
 def _chosen(query: Select[Any]) -> Statement:
@@ -95,7 +95,10 @@ def newest(
     db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
 ) -> list[StoredEvent]:
     """The newest event of each kind and stream up to a version, in the order of versions."""
-    its_id, places, names = _newest(db, pipeline, kinds, up_to)
+    its_id, places, named = _newest(db, pipeline, kinds, up_to)
+    names = Names()
+    names.pipelines[its_id] = pipeline
+    names.streams = {(its_id, number): stream for number, stream in named.items()}
     return list(at_versions(db, its_id, [version for version, _, _ in places], names))
 
 
@@ -103,14 +106,15 @@ def newest_said(
     db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
 ) -> list[Said]:
     """What the newest event of each kind and stream says, in the order of versions."""
-    its_id, places, names = _newest(db, pipeline, kinds, up_to)
+    its_id, places, named = _newest(db, pipeline, kinds, up_to)
     keepers, kept = _bodies(db, its_id, [version for version, _, _ in places])
-    read, of_number, found = reader(db, its_id).body, names.streams, []
+    read, made, found = reader(db, its_id).body, tuple.__new__, []
     for version, kind, number in places:
         keeper = keepers.get(version, version)
         body = read(*kept[keeper], keeper) if keeper in kept else None
         erased = body is None and keeper is not None
-        found.append(Said(version, kind, of_number[its_id, number], body or b"", keeper, erased))
+        # As a tuple: to call the class takes as long as all else here.
+        found.append(made(Said, (version, kind, named[number], body or b"", keeper, erased)))
     return found
 
 
@@ -120,12 +124,11 @@ _Place = tuple[int, str, int]
 
 def _newest(
     db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None
-) -> tuple[int, list[_Place], Names]:
-    """Where they are: the pipeline's id, the place of each, and the names of the streams."""
-    names = Names()
+) -> tuple[int, list[_Place], dict[int, StreamDescriptor | None]]:
+    """Where they are: the pipeline's id, the place of each, and the streams by their numbers."""
     its_id = find_pipeline_id(db, pipeline)
     if its_id is None:
-        return 0, [], names
+        return 0, [], {}
     wanted = tuple(kinds)
     # One look for each kind saves one for each stream, where nothing can come between the two.
     if len(wanted) > 1 and up_to is not None:
@@ -133,8 +136,7 @@ def _newest(
         of_kinds = zip(wanted, there, strict=True)
         wanted = tuple(kind for kind, number in of_kinds if number is not None)
     if not wanted:
-        return 0, [], names
-    names.pipelines[its_id] = pipeline
+        return 0, [], {}
     if up_to is not None and dialect_of(db).SEEKS_ARE_DEAR:
         rows = _its_streams.fetch(db, {"pipeline_id": its_id})
         found = _nearest_first(db, its_id, wanted, {row[0] for row in rows}, up_to)
@@ -142,12 +144,10 @@ def _newest(
         bounds = {"pipeline_id": its_id, "before": END if up_to is None else up_to + 1}
         rows = _newest_versions(wanted).fetch(db, bounds)
         found = _by_kind(wanted, rows)
-    for number, namespace, name, *_ in rows:
-        names.add(its_id, number, namespace, name)
     places = [
         (version, kind, number) for kind, of in found.items() for number, version in of.items()
     ]
-    return its_id, sorted(places), names
+    return its_id, sorted(places), {row[0]: stream_of(row[2], row[1]) for row in rows}
 
 
 _ByKind = dict[str, dict[int, int]]

@@ -66,8 +66,8 @@ streams = Table(
 
 NEWEST_INDEX = "_eventstore_events_newest"
 
-KIND = Words(KINDS)
-ORIGIN = Words(ORIGINS)
+KIND = Words("kind of event", KINDS)
+ORIGIN = Words("origin", ORIGINS)
 
 events = Table(
     "_eventstore_events",

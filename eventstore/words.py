@@ -31,9 +31,10 @@ class Words(TypeDecorator[str]):
     impl = SmallInteger
     cache_ok = True
 
-    def __init__(self, listed: Sequence[str]) -> None:
-        """Number the words from 0 on."""
+    def __init__(self, what: str, listed: Sequence[str]) -> None:
+        """Number the words from 0 on; `what` says what they are."""
         super().__init__()
+        self.what = what
         self.listed = tuple(listed)
         self.words = _Known(enumerate(listed))
         self.words[None] = None
@@ -42,7 +43,9 @@ class Words(TypeDecorator[str]):
     def check(self, word: str | None) -> None:
         """Raise InvalidEvent if a word is not in the list."""
         if word not in self.numbers:
-            raise InvalidEvent(f"{word!r} is none of {', '.join(self.listed)}")
+            raise InvalidEvent(
+                f"there is no {self.what} {word!r}; there are {', '.join(self.listed)}"
+            )
 
     def process_bind_param(self, value: str | None, _: Dialect) -> int | None:
         """The number of a word; raises InvalidEvent if it is not in the list."""

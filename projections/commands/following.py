@@ -12,7 +12,7 @@ import typer
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid, StoreUnavailable, StreamNotFound
-from eventstore.events import KINDS, Pipeline
+from eventstore.events import Pipeline
 from eventstore.store import EventStore
 from projections import audit
 from projections.display import change_as_json, complain
@@ -64,8 +64,6 @@ def log(
     What looks wrong is marked by an exclamation mark: see `doctor`. On a terminal, what events
     have in common is told once above them, and times are in UTC.
     """
-    if kind not in {None, *KINDS}:
-        raise Invalid(f"there is no kind of event {kind!r}; there are {', '.join(KINDS)}")
     among = store.pipelines() if names == Names() else names.some(store)
     if stream is not None and "." in stream and namespace is None:
         stream, namespace = _as_printed(store, among, stream)

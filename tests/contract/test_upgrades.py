@@ -27,7 +27,16 @@ from eventstore.events import NAME_LIMIT
 from eventstore.integrity import verify
 from eventstore.parts import CODECS
 from eventstore.schema import refuse_changes
-from eventstore.tables import BODY_VERSION, VERSIONS, bodies, events, keeper_of, schema_versions
+from eventstore.tables import (
+    BODY_VERSION,
+    KIND,
+    ORIGIN,
+    VERSIONS,
+    bodies,
+    events,
+    keeper_of,
+    schema_versions,
+)
 from projections import connect, latest_state
 from projections.exchange import export_histories
 from projections.tables_check import check_tables
@@ -176,6 +185,14 @@ def test_an_upgrade_that_was_broken_off_is_finished_by_the_next_opening(engine):
             assert verify(store).is_whole
         assert shape(engine) == whole
     assert breakdown.at > 10
+
+
+def test_numbers_in_the_log_mean_what_they_meant():
+    kinds = ("StateSaved", "StateEmitted", "StateCleared", "StreamDefined", "CatalogRegistered")
+    assert KIND.listed[:7] == (*kinds, "WriterStarted", "BodyErased")
+    origins = ("source", "adopted", "foreign", "restored", "copied", "edited", "imported")
+    assert ORIGIN.listed[:7] == origins
+    assert OLD_CODECS == {0: "plain", 1: "zstd-1", 2: "parts-1", 3: "parts-z1"}
 
 
 def test_what_was_altered_in_a_log_of_version_2_shows_after_it(engine):

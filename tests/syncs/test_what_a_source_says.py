@@ -1,6 +1,7 @@
 """Everything a source says while PyAirbyte reads it is in the history."""
 
 import json
+import re
 from collections import Counter
 from contextlib import contextmanager
 from threading import Thread
@@ -12,7 +13,7 @@ from sqlalchemy import event, select
 from sqlalchemy import text as sql
 
 from eventstore import EventStore, Pipeline
-from eventstore.tables import events
+from eventstore.tables import KIND, events
 from projections import connect, latest_state
 from projections.pyairbyte import with_history
 from tests.messages import global_state, inner_state, legacy_state, stream_state
@@ -41,12 +42,24 @@ def said(cache, *kinds):
     ]
 
 
+def kinds_among(parameters):
+    """The numbers of kinds in one row by its names, in several, or in a list of each column."""
+    if isinstance(parameters, dict):
+        kinds = parameters["kind"]
+    else:
+        place = events.columns.keys().index("kind")
+        is_lists = isinstance(parameters[0], list)
+        kinds = parameters[place] if is_lists else parameters[place :: len(events.columns)]
+    return [kinds] if isinstance(kinds, int) else kinds
+
+
 @contextmanager
 def before_writing(kind, engine, act):
     """Let somebody act just before each statement that writes events of a kind."""
 
-    def look(_connection, _cursor, _statement, parameters, *_):
-        if kind in repr(parameters):
+    def look(_connection, _cursor, statement, parameters, *_):
+        into_events = re.search(rf"INSERT INTO \S*{events.name} ", statement)
+        if into_events and KIND.numbers[kind] in kinds_among(parameters):
             act()
 
     event.listen(engine, "before_cursor_execute", look)
