@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, LargeBinary, String, Text, bindparam, cast, func, select
@@ -15,7 +16,7 @@ from eventstore.statements import Statement
 from eventstore.words import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Table
     from sqlalchemy.types import TypeEngine
@@ -87,8 +88,7 @@ def _weight(rows: Sequence[tuple[Any, ...]]) -> int:
 def insert_rows(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows of whatever types, each with a value for each column of the table."""
     if len(rows) > 1 and dialect_of(db).UNNESTS:
-        names = table.columns.keys()
-        _lists(table).run(db, [tuple(row[name] for name in names) for row in rows])
+        _lists(table).run(db, list(map(itemgetter(*table.columns.keys()), rows)))
     elif rows:
         db.execute(table.insert(), list(rows))
 
@@ -99,7 +99,7 @@ class _Lists:
     def __init__(self, table: Table) -> None:
         columns = table.columns.values()
         self._names = table.columns.keys()
-        self._heavy = [n for n, column in enumerate(columns) if _has_no_limit(column.type)]
+        self._heavy = [column.name for column in columns if _has_no_limit(column.type)]
         # Of texts of any length: a cast to a shorter one cuts off what is refused else.
         types = [
             Text() if isinstance(column.type, String) else plain(column.type) for column in columns
@@ -112,20 +112,15 @@ class _Lists:
         self._statement = Statement(lambda _: insert)
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run it once, and again where the rows are too heavy for one."""
-        for some in self._portions(rows):
-            lists = map(list, zip(*some, strict=True))
-            self._statement.execute(db, dict(zip(self._names, lists, strict=True)))
-
-    def _portions(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-        start = weight = 0
-        for place, row in enumerate(rows):
-            its_weight = sum(len(row[n] or "") for n in self._heavy)
-            if weight + its_weight > _WEIGHT_OF_LISTS and place > start:
-                yield rows[start:place]
-                start, weight = place, 0
-            weight += its_weight
-        yield rows[start:]
+        """Run it once, or for each half of the rows where they are too heavy for one."""
+        lists = dict(zip(self._names, map(list, zip(*rows, strict=True)), strict=True))
+        weight = sum(sum(map(len, filter(None, lists[name]))) for name in self._heavy)
+        if weight > _WEIGHT_OF_LISTS and len(rows) > 1:
+            middle = len(rows) // 2
+            self.run(db, rows[:middle])
+            self.run(db, rows[middle:])
+        else:
+            self._statement.execute(db, lists)
 
 
 @lru_cache(maxsize=32)  # a rebuild has tables of its own each time

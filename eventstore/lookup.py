@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, select
@@ -147,7 +148,8 @@ def _newest(
     places = [
         (version, kind, number) for kind, of in found.items() for number, version in of.items()
     ]
-    return its_id, sorted(places), {row[0]: stream_of(row[2], row[1]) for row in rows}
+    places.sort(key=itemgetter(0))
+    return its_id, places, {row[0]: stream_of(row[2], row[1]) for row in rows}
 
 
 _ByKind = dict[str, dict[int, int]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+import orjson
 from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -151,7 +151,7 @@ def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
 
 def as_list(values: Collection[int] | Collection[str]) -> str:
     """The values as JSON."""
-    return json.dumps(list(values))
+    return orjson.dumps(list(values)).decode()
 
 
 def begin_write(db: Connection) -> None:
