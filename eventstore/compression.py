@@ -22,7 +22,7 @@ _SMALLEST = 128
 
 # A body of 300 bytes repeats little in itself, but much of what all states and catalogs have. What
 # is no part of any history needs no erasing. Bodies are read with this very text: another one,
-# with more in it, has to get another name beside `ZSTD`. The nearer to its end, the cheaper.
+# with more in it, has to get another number beside `ZSTD`. The nearer to its end, the cheaper.
 _FREQUENT = (
     rb'{"streams":[{"name":"","namespace":null,"generation_id":0,"minimum_generation_id":0,'
     rb'"sync_id":1,"registered_at":17},{"name":'

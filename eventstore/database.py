@@ -112,7 +112,15 @@ class Database:
         if not schema.is_current(found, self._schemas):
             if not self._create:
                 schema.require(found, self._schemas)
-            _persist(engine, self._upgrade)
+            try:
+                _persist(engine, self._upgrade)
+            except StoreUnavailable as error:
+                if not found:
+                    raise
+                raise StoreUnavailable(
+                    "the tables here are of an earlier release, and could not be brought to this "
+                    f"one: open the database once as who owns them; {error}"
+                ) from error
         self._components = frozenset(found).union(step.component for step in self._schemas)
         self._catch_up(engine)
 

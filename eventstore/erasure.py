@@ -20,7 +20,7 @@ from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_micr
 from eventstore.identity import check_attribution
 from eventstore.rows import STORED, find_pipeline_id, stored_events, stream_of
 from eventstore.sharing import hand_on
-from eventstore.tables import BODY_VERSION, bodies, body_id, events, keeper_of, streams
+from eventstore.tables import BODY_VERSION, bodies, bodies_at, body_id, events, keeper_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
 
-KIND = BodyErased.__name__
+ERASURE = BodyErased.__name__
 
 STATES = ("StateSaved", "StateEmitted")
 """The kinds whose bodies retention erases; catalogs are kept."""
@@ -194,7 +194,7 @@ def reapply(
 
 def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEvent | None:
     """The event that says that the body kept by this version was erased, if there is one."""
-    for said in store.log(among=[pipeline], kind=KIND):
+    for said in store.log(among=[pipeline], kind=ERASURE):
         if not said.erased and version in named_by(said):
             return said
     return None
@@ -202,7 +202,7 @@ def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEve
 
 def erasures_within(db: Connection, pipeline_id: int) -> list[StoredEvent]:
     """All BodyErased of a history, oldest first."""
-    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == KIND)
+    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
     found = stored_events(db, db.execute(query.order_by(events.c.version)).all())
     return [said for said in found if not said.erased]
 
@@ -222,7 +222,7 @@ def _erase(
         pipeline_id = find_pipeline_id(db, pipeline)
         if pipeline_id is None:
             return Erasure(pipeline, (), (), reason)
-        where = [events.c.pipeline_id == pipeline_id, events.c.kind != KIND]
+        where = [events.c.pipeline_id == pipeline_id, events.c.kind != ERASURE]
         has_one = events.c.commitment.is_not(None)
         wanted = select(_KEEPER).where(*where, has_one, *chosen(db, pipeline_id))
         kept = exists().where(bodies.c.id == body_id(pipeline_id, _KEEPER))
@@ -306,15 +306,13 @@ def _pointers(
 
 
 def _there(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[int]:
-    ids = [body_id(pipeline_id, version) for version in versions]
-    return sorted(db.scalars(select(BODY_VERSION).where(bodies.c.id.in_(ids))))
+    return sorted(db.scalars(select(BODY_VERSION).where(bodies_at(pipeline_id, versions))))
 
 
 def _delete(db: Connection, pipeline_id: int, versions: Sequence[int]) -> None:
     hand_on(db, pipeline_id, versions)
     for chunk in _chunks(versions):
-        ids = [body_id(pipeline_id, version) for version in chunk]
-        db.execute(bodies.delete().where(bodies.c.id.in_(ids)))
+        db.execute(bodies.delete().where(bodies_at(pipeline_id, chunk)))
 
 
 def _chunks(versions: Sequence[int], size: int = _CHUNK) -> Iterator[Sequence[int]]:

@@ -19,7 +19,8 @@ NAME_LIMIT = 255
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes in a body, unless the store is opened with another limit."""
 
-# The log keeps the places of origins and of kinds of events: a new one goes to the end.
+# The log keeps origins and kinds of events by their places: a new one goes to the end, and with it
+# a step into schema.LOG, or an earlier release takes the log for altered.
 Origin = Literal["source", "adopted", "foreign", "restored", "copied", "edited", "imported"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
@@ -229,6 +230,7 @@ Event: TypeAlias = (
     | WriterStarted
     | BodyErased
 )
+# In this order for good: see Origin.
 KINDS: tuple[str, ...] = tuple(event.__name__ for event in get_args(Event))
 
 

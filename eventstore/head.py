@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import bindparam, select
 
 from eventstore.chain import GENESIS
-from eventstore.statements import Statement, constant
+from eventstore.statements import Statement, limit_of
 from eventstore.tables import events
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _newest_from(dialect: Dialect) -> Select[Any]:
         .where(events.c.pipeline_id == mine)
         .where(events.c.version >= bindparam("known"))
         .order_by(events.c.version.desc())
-        .limit(constant(1))
+        .limit(limit_of(1))
     )
 
 

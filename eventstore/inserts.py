@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute
 from eventstore.statements import Statement
-from eventstore.words import plain
+from eventstore.words import kept_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +102,8 @@ class _Lists:
         self._heavy = [column.name for column in columns if _has_no_limit(column.type)]
         # Of texts of any length: a cast to a shorter one cuts off what is refused else.
         types = [
-            Text() if isinstance(column.type, String) else plain(column.type) for column in columns
+            Text() if isinstance(column.type, String) else kept_type(column.type)
+            for column in columns
         ]
         lists = [
             func.unnest(cast(bindparam(name, type_=NullType()), ARRAY(its_type)))

@@ -15,7 +15,7 @@ from eventstore.errors import Invalid, InvalidHistory
 from eventstore.events import KINDS, ORIGINS, BodyErased, Pipeline, StreamDescriptor, descriptor
 from eventstore.identity import check_attribution
 from eventstore.spool import Batch
-from eventstore.tables import KIND, ORIGIN, WHOLE_PIPELINE
+from eventstore.tables import KIND, ORIGIN, VERSIONS, WHOLE_PIPELINE
 from eventstore.transfer import EVENT, EVENT_WITH_BODY, FORMAT, HEADER, NAMES
 from eventstore.version_set import VersionSet
 
@@ -42,9 +42,6 @@ in a statement, where they are twice as many hexadecimal digits."""
 
 _AT_HAND = 32_768 * _DIGEST
 """Bytes of commitments that are in memory, at least: most bodies are pointed at by the next."""
-
-_VERSIONS = 2**63
-"""What no version reaches."""
 
 
 class Stream(NamedTuple):
@@ -307,7 +304,7 @@ def _check_place(history: History, version: Any, stored_at: Any, of: Any) -> Non
         )
     if type(stored_at) is not int or not history.stored_at < stored_at < _LATEST:
         raise InvalidHistory(f"time runs backwards, or is none: {stored_at!r}")
-    if of is not None and (type(of) is not int or not 0 < of < _VERSIONS):
+    if of is not None and (type(of) is not int or not 0 < of < VERSIONS):
         raise InvalidHistory(f"no history has a version {of!r}")
 
 

@@ -25,6 +25,7 @@ from eventstore.schema import missing_guards, schema_name
 from eventstore.store import EventStore
 from eventstore.stream_rows import stream_problem
 from eventstore.tables import (
+    BODY_PIPELINE,
     BODY_VERSION,
     VERSIONS,
     bodies,
@@ -185,13 +186,15 @@ def _named(owners: Iterable[_Owner]) -> tuple[dict[Pipeline, _Owner], list[str]]
 
 def _orphans(db: Connection) -> list[str]:
     """Rows that no pipeline owns."""
-    known = set(db.scalars(select(pipelines.c.id)))
-    firsts = db.scalars(select(bodies.c.id - BODY_VERSION).distinct()).all()
     owners = {
-        events: db.scalars(select(events.c.pipeline_id).distinct()).all(),
-        bodies: [first // VERSIONS for first in firsts],
-        streams: db.scalars(select(streams.c.pipeline_id).distinct()).all(),
+        table: db.scalars(select(owner).distinct()).all()
+        for table, owner in (
+            (events, events.c.pipeline_id),
+            (bodies, BODY_PIPELINE),
+            (streams, streams.c.pipeline_id),
+        )
     }
+    known = set(db.scalars(select(pipelines.c.id)))  # last: one may begin meanwhile
     return [
         f"{table.name} has rows of pipeline number {number}, which is not there"
         for table, numbers in owners.items()

@@ -109,13 +109,13 @@ def newest_said(
     """What the newest event of each kind and stream says, in the order of versions."""
     its_id, places, named = _newest(db, pipeline, kinds, up_to)
     keepers, kept = _bodies(db, its_id, [version for version, _, _ in places])
-    read, made, found = reader(db, its_id).body, tuple.__new__, []
+    read, found = reader(db, its_id).body, []
+    new = tuple.__new__  # to call the class takes as long as all else here
     for version, kind, number in places:
         keeper = keepers.get(version, version)
         body = read(*kept[keeper], keeper) if keeper in kept else None
         erased = body is None and keeper is not None
-        # As a tuple: to call the class takes as long as all else here.
-        found.append(made(Said, (version, kind, named[number], body or b"", keeper, erased)))
+        found.append(new(Said, (version, kind, named[number], body or b"", keeper, erased)))
     return found
 
 
@@ -167,11 +167,11 @@ def _nearest_first(
     after = up_to - _NEAR_PER_STREAM * len(numbers)
     near = {"pipeline_id": its_id, "after": after, "up_to": up_to}
     found: _ByKind = {kind: {} for kind in kinds}
-    by_number = {KIND.numbers[kind]: of for kind, of in found.items()}
+    of_kind = {KIND.numbers[kind]: of for kind, of in found.items()}
     # Were kinds asked for, PostgreSQL would seek each in another index.
-    for kind, number, newest in _newest_within.fetch(db, near):
-        if kind in by_number and number in numbers:
-            by_number[kind][number] = newest
+    for kind_number, number, version in _newest_within.fetch(db, near):
+        if kind_number in of_kind and number in numbers:
+            of_kind[kind_number][number] = version
     far = {number for of in found.values() for number in numbers - of.keys()}
     if far and after > 0:
         bounds = {"pipeline_id": its_id, "before": after + 1}
@@ -200,14 +200,15 @@ def _bodies(
     keepers: dict[int, int | None] = dict(
         chain.from_iterable(_by_versions(db, _chosen_keepers, its_id, elsewhere))
     )
-    return keepers, kept | _kept(db, its_id, [each for each in keepers.values() if each])
+    named = [keeper for keeper in keepers.values() if keeper is not None]
+    return keepers, kept | _kept(db, its_id, named)
 
 
 def _kept(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[int, bytes]]:
     first = body_id(its_id, 0)
     return {
         its_own - first: (codec, data)
-        for some in _lists(db, [first + version for version in versions])
+        for some in _as_lists(db, [first + version for version in versions])
         for its_own, codec, data in _chosen_bodies.fetch(db, {"ids": some})
     }
 
@@ -225,11 +226,11 @@ def _by_versions(
     db: Connection, chosen: Statement, its_id: int, versions: Sequence[int]
 ) -> Iterator[Sequence[Any]]:
     """The rows of these versions, a page of them at a time."""
-    for some in _lists(db, versions):
+    for some in _as_lists(db, versions):
         yield chosen.fetch(db, {"pipeline_id": its_id, "versions": some})
 
 
-def _lists(db: Connection, numbers: Sequence[int]) -> Iterator[Any]:
+def _as_lists(db: Connection, numbers: Sequence[int]) -> Iterator[Any]:
     """The numbers as the database takes them, a page of them at a time."""
     as_list = dialect_of(db).as_list
     return (as_list(numbers[start : start + PAGE]) for start in range(0, len(numbers), PAGE))

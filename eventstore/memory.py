@@ -14,8 +14,15 @@ from eventstore.chain import encoded_names
 from eventstore.dialects import dialect_of
 from eventstore.head import BEFORE_THE_FIRST, Head, find_from, stopwatch_us
 from eventstore.newest import END, newest_of_one
-from eventstore.rows import KEEPS_ITS_BODY, find_pipeline_id, next_pipeline_id, stream_of
-from eventstore.tables import WHOLE_PIPELINE, bodies, events, keeper_of, streams
+from eventstore.rows import find_pipeline_id, next_pipeline_id, stream_of
+from eventstore.tables import (
+    KEEPS_ITS_BODY,
+    WHOLE_PIPELINE,
+    bodies,
+    events,
+    keeper_of,
+    streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 
 from eventstore.rows import OF_PIPELINE
-from eventstore.statements import constant
+from eventstore.statements import limit_of
 from eventstore.tables import NEWEST_INDEX, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _HEAD = (  # not max(), for which MariaDB reads all of a history
     select(events.c.version)
     .where(events.c.pipeline_id == pipelines.c.id)
     .order_by(events.c.version.desc())
-    .limit(constant(1))
+    .limit(limit_of(1))
     .scalar_subquery()
 )
 
@@ -68,7 +68,7 @@ def kinds_there(kinds: Sequence[str]) -> Select[Any]:
         select(events.c.stream_number)
         .where(events.c.pipeline_id == bindparam("pipeline_id"), events.c.kind == kind)
         .order_by(events.c.stream_number)
-        .limit(constant(1))
+        .limit(limit_of(1))
         .scalar_subquery()
         for kind in kinds
     )
@@ -97,7 +97,7 @@ def newest_of_one(
         select(earlier.c.version)
         .where(*where)
         .order_by(earlier.c.version.desc())
-        .limit(constant(1))
+        .limit(limit_of(1))
     )
     return last.with_hint(earlier, dialect.INDEX_HINT.format(NEWEST_INDEX)).scalar_subquery()
 

@@ -86,14 +86,27 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
         number, names = memory.streams.get(descriptor) or new_streams[descriptor]
         version, stored_at, moment = version + 1, stored_at + 1, moment + MICROSECOND
         keeper, committed = new_bodies.keep(draft, number, version) if body else (None, None)
-        begins = version, stored_at, id_bytes, kind, FORMAT
-        ends: Any = origin, of, actor, reason, run, keeper, committed
-        its_hash = row_hash(its_hash, memory.hashed_names, *begins, names, *ends)
+        its_hash = row_hash(
+            *(its_hash, memory.hashed_names, version, stored_at, id_bytes, kind, FORMAT, names),
+            *(origin, of, actor, reason, run, keeper, committed),
+        )
         rows.append(
             (
-                *(memory.id, version, stored_at, id_bytes, kinds[kind], FORMAT, number),
-                *(origins[origin], of, actor, reason, run),
-                *(None if keeper == version else keeper, committed, its_hash),
+                memory.id,
+                version,
+                stored_at,
+                id_bytes,
+                kinds[kind],
+                FORMAT,
+                number,
+                origins[origin],
+                of,
+                actor,
+                reason,
+                run,
+                None if keeper == version else keeper,
+                committed,
+                its_hash,
             )
         )
         stored.append(

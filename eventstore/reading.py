@@ -28,7 +28,7 @@ from eventstore.rows import (
     stored_events,
     stored_of,
 )
-from eventstore.statements import Statement, constant
+from eventstore.statements import Statement, limit_of
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _newest_event = Statement(
         select(events.c.version, events.c.hash, events.c.stored_at)
         .where(OF_PIPELINE)
         .order_by(events.c.version.desc())
-        .limit(constant(1))
+        .limit(limit_of(1))
     )
 )
 _count = Statement(count_of_events)
@@ -75,7 +75,7 @@ _history_from = (
 
 @lru_cache(maxsize=64)
 def _history_page(size: int) -> Statement:
-    return Statement(lambda _: _history_from.limit(constant(size)))
+    return Statement(lambda _: _history_from.limit(limit_of(size)))
 
 
 _BY_VERSION = (events.c.version,)
@@ -171,7 +171,7 @@ def backwards(
     ]
     query = STORED.where(*where).order_by(events.c.version.desc())
     while True:
-        page = query.where(events.c.version <= up_to).limit(constant(size))
+        page = query.where(events.c.version <= up_to).limit(limit_of(size))
         found, _ = database.read(partial(_with_rows, query=page, names=names))
         yield from found
         if len(found) < size:
@@ -234,7 +234,7 @@ _appended = Statement(
     lambda _: (
         select(events.c.version)
         .where(events.c.append_id == bindparam("append_id", type_=events.c.append_id.type))
-        .limit(constant(1))
+        .limit(limit_of(1))
     )
 )
 
@@ -251,7 +251,7 @@ def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
 def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
     """The newest event of a kind, of whatever stream."""
     query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
-    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(constant(1)))), None)
+    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(limit_of(1)))), None)
 
 
 def _pages(
@@ -281,9 +281,9 @@ def _first(
     """
     tables = {table for each in where for table in find_tables(each, check_columns=True)}
     if tables - {events}:
-        return STORED_BY_NAME.where(*where).order_by(*order).limit(constant(size))
+        return STORED_BY_NAME.where(*where).order_by(*order).limit(limit_of(size))
     keys = select(events.c.pipeline_id, events.c.version).where(*where)
-    return stored_of(keys.order_by(*order).limit(constant(size)).subquery()).order_by(*order)
+    return stored_of(keys.order_by(*order).limit(limit_of(size)).subquery()).order_by(*order)
 
 
 def next_size(size: int, read: int) -> int:

@@ -16,12 +16,12 @@ from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
 from eventstore.compression import PLAIN
-from eventstore.erasure import KIND as ERASURE
+from eventstore.erasure import ERASURE
 from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.payload import erased_versions
 from eventstore.sharing import Reader, body_rows, reader
-from eventstore.statements import Statement
-from eventstore.tables import KIND, ORIGIN, bodies, body_id, events, streams
+from eventstore.statements import Statement, limit_of
+from eventstore.tables import KIND, ORIGIN, STANDS_BESIDE_IT, bodies, body_id, events, streams
 from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
@@ -85,9 +85,6 @@ class _Broken(Exception):
         self.problem = Problem(version, words)
 
 
-_KEPT_BY_ITSELF = bodies.c.id == body_id(events.c.pipeline_id, events.c.version)
-
-
 def _page(dialect: Dialect) -> Select[Any]:
     """Events with the bodies that they themselves keep."""
     size = getattr(func, dialect.BYTES_IN)(bodies.c.data)
@@ -100,7 +97,7 @@ def _page(dialect: Dialect) -> Select[Any]:
             bodies.c.codec,
             case((size <= _SMALL, bodies.c.data)),
         )
-        .outerjoin_from(events, bodies, _KEPT_BY_ITSELF)
+        .outerjoin_from(events, bodies, STANDS_BESIDE_IT)
         .where(e.pipeline_id == bindparam("pipeline_id"))
         .where(e.version >= bindparam("low"), e.version <= bindparam("high"))
         .order_by(e.version)
@@ -128,10 +125,10 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
     """Which bodies were erased from a history, each after the version that says so."""
     query = (
         select(events.c.version, bodies.c.codec, _raw(bodies.c.data))
-        .join_from(events, bodies, _KEPT_BY_ITSELF)
+        .join_from(events, bodies, STANDS_BESIDE_IT)
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
         .order_by(events.c.version)
-        .limit(_ERASURES)
+        .limit(limit_of(_ERASURES))
     )
     read = reader(db, pipeline_id)
     after = 0

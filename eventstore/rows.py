@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import SmallInteger, and_, bindparam, func, select, type_coerce
+from sqlalchemy import and_, bindparam, func, select, type_coerce
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
@@ -13,24 +13,22 @@ from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, known_as,
 from eventstore.sharing import Reader, reader
 from eventstore.statements import Statement
 from eventstore.tables import (
+    KEEPS_ITS_BODY,
     KIND,
     ORIGIN,
+    PIPELINES,
     bodies,
-    body_id,
     events,
     keeper_of,
     pipelines,
     streams,
 )
+from eventstore.words import kept_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, FromClause, Select, Subquery
-
-KEEPS_ITS_BODY = bodies.c.id == body_id(
-    events.c.pipeline_id, func.coalesce(events.c.body_at, events.c.version)
-)
 
 
 def _stored(those: FromClause) -> Select[Any]:
@@ -40,9 +38,9 @@ def _stored(those: FromClause) -> Select[Any]:
         events.c.version,
         events.c.append_id,
         events.c.stored_at,
-        type_coerce(events.c.kind, SmallInteger),  # as rows that come from the driver have it
+        type_coerce(events.c.kind, kept_type(KIND)),  # as rows that come from the driver have it
         events.c.format,
-        type_coerce(events.c.origin, SmallInteger),
+        type_coerce(events.c.origin, kept_type(ORIGIN)),
         events.c.of_version,
         events.c.actor,
         events.c.reason,
@@ -102,8 +100,17 @@ def find_pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
 
 
 def next_pipeline_id(db: Connection) -> int:
-    """The id of a pipeline that begins now, unless somebody else takes it first."""
-    return (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
+    """The id of a pipeline that begins now, unless somebody else takes it first.
+
+    Raises StoreUnavailable where there is no room for one more.
+    """
+    its_id: int = (db.scalar(select(func.max(pipelines.c.id))) or 0) + 1
+    if its_id >= PIPELINES:
+        raise StoreUnavailable(
+            f"this database has {PIPELINES - 1} pipelines and no room for more: put new ones into "
+            "another"
+        )
+    return its_id
 
 
 def pipeline_row(pipeline_id: int, pipeline: Pipeline) -> dict[str, Any]:

@@ -116,9 +116,9 @@ def missing_guards(db: Connection) -> list[str]:
     return dialect_of(db).missing_guards(db, schema_name(db))
 
 
-def _number_words(db: Connection) -> None:
-    upgrades.number_words(db, schema_name(db))
+def _from_version_2(db: Connection) -> None:
+    upgrades.from_version_2(db, schema_name(db))
     refuse_changes(db)  # the triggers went with the table
 
 
-LOG = Schema("log", [_create_log, refuse_changes, _number_words])
+LOG = Schema("log", [_create_log, refuse_changes, _from_version_2])

@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType
 from eventstore import parts
 from eventstore.compression import PLAIN, unpacked
 from eventstore.errors import AlteredBody, StoreUnavailable
-from eventstore.tables import BODY_VERSION, bodies, bodies_of, body_id
+from eventstore.tables import BODY_VERSION, bodies, bodies_at, bodies_of, body_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -94,9 +94,7 @@ def reader(db: Connection, pipeline_id: int) -> Reader:
 def body_rows(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[KeptRow]:
     """What keeps these bodies, but data that was altered to no bytes."""
     data = type_coerce(bodies.c.data, NullType())
-    query = select(BODY_VERSION, bodies.c.codec, data).where(
-        bodies.c.id.in_([body_id(pipeline_id, version) for version in versions])
-    )
+    query = select(BODY_VERSION, bodies.c.codec, data).where(bodies_at(pipeline_id, versions))
     return [
         (version, codec, bytes(kept))
         for version, codec, kept in db.execute(query)
@@ -126,10 +124,10 @@ def places_in(db: Connection, pipeline_id: int, version: int) -> dict[bytes, Pla
 
 def are_there(db: Connection, pipeline_id: int, places: Iterable[Place]) -> bool:
     """Whether the bodies that have these parts are all there still."""
-    named = sorted({body_id(pipeline_id, place.version) for place in places})
-    query = select(bodies.c.id)
+    named = sorted({place.version for place in places})
     return all(
-        len(db.execute(query.where(bodies.c.id.in_(chunk))).all()) == len(chunk)
+        len(db.execute(select(bodies.c.id).where(bodies_at(pipeline_id, chunk))).all())
+        == len(chunk)
         for chunk in (named[start : start + _CHUNK] for start in range(0, len(named), _CHUNK))
     )
 

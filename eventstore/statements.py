@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from eventstore.driver import Answer
 
 
-def constant(number: int) -> ColumnElement[int]:
-    """A number as part of the text: with a LIMIT that it does not know, PostgreSQL plans anew."""
-    return literal_column(str(number), Integer)
+def limit_of(rows: int) -> ColumnElement[int]:
+    """So many rows, for LIMIT, as text: PostgreSQL plans anew each time for a parameter there."""
+    return literal_column(str(int(rows)), Integer)
 
 
 class Statement:

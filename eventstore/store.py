@@ -184,7 +184,7 @@ class EventStore:
 
         `after` yields what came since those heads, whatever the clocks say: the way to tail.
         `since` and `until` are inclusive. `last` reads only the newest that match. Raises
-        InvalidEvent for a `kind` that there is not.
+        Invalid for a `kind` that there is not.
         """
         KIND.check(kind)
         where: list[ColumnElement[bool]] = []
@@ -297,7 +297,8 @@ class EventStore:
     ) -> list[StoredEvent]:
         """The newest event of each kind and stream up to a version, in the order of versions.
 
-        One index seek per kind and stream, however long the history is.
+        One index seek per kind and stream, however long the history is. Raises Invalid for a kind
+        that there is not.
         """
         return self.database.read(lambda db: self.newest_within(db, pipeline, kinds, up_to))
 
@@ -305,12 +306,14 @@ class EventStore:
         self, db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
     ) -> list[StoredEvent]:
         """`newest`, read in a transaction of the caller's."""
+        KIND.check(*kinds)
         return lookup.newest(db, pipeline, kinds, up_to)
 
     def newest_said(
         self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
     ) -> list[Said]:
         """What the `newest` say, which takes half the time where nobody asks who and when."""
+        KIND.check(*kinds)
         return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to))
 
     def require_inline(self) -> None:
@@ -331,8 +334,9 @@ class EventStore:
         """For each event, by pipeline and version, the newest one of these kinds before it.
 
         Of its stream or of the whole pipeline; for an event of the whole pipeline, of any stream.
-        Index seeks, however long the histories are.
+        Index seeks, however long the histories are. Raises Invalid for a kind that there is not.
         """
+        KIND.check(*kinds)
         return self.database.read(lambda db: before(db, read, kinds))
 
     def backwards(
@@ -344,7 +348,11 @@ class EventStore:
         up_to: int,
         after: int = 0,
     ) -> Iterator[StoredEvent]:
-        """Read the events of one kind and stream newest first, from `up_to` to after `after`."""
+        """Read the events of one kind and stream newest first, from `up_to` to after `after`.
+
+        Raises Invalid for a kind that there is not.
+        """
+        KIND.check(kind)
         return reading.backwards(self.database, pipeline, kind, stream, up_to=up_to, after=after)
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from eventstore.statements import limit_of
 from eventstore.tables import WHOLE_PIPELINE, events, streams
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def stream_problem(db: Connection, pipeline_id: int, used: frozenset[int]) -> st
         if number not in used and number != WHOLE_PIPELINE:
             # A stream that was appended since has an event.
             place = (events.c.pipeline_id == pipeline_id, events.c.stream_number == number)
-            if db.execute(select(events.c.version).where(*place).limit(1)).first() is None:
+            its_own = select(events.c.version).where(*place).limit(limit_of(1))
+            if db.execute(its_own).first() is None:
                 return f"a row of streams was added: no event speaks of number {number}"
     if WHOLE_PIPELINE not in numbers:
         return f"the row of stream number {WHOLE_PIPELINE} is missing"

@@ -22,12 +22,15 @@ from sqlalchemy import (
     UniqueConstraint,
     case,
     func,
+    literal_column,
 )
 
 from eventstore.events import KINDS, NAME_LIMIT, ORIGINS
 from eventstore.words import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement, FromClause
 
 metadata = MetaData()
@@ -95,7 +98,9 @@ events = Table(
 )
 
 VERSIONS = 1 << 40
-"""More than a history can have: the id of a body counts with them."""
+"""The ids of bodies count by it: a BIGINT has room for `PIPELINES`, each of fewer versions."""
+
+PIPELINES = 1 << 23
 
 bodies = Table(
     "_eventstore_bodies",
@@ -110,8 +115,17 @@ bodies = Table(
 
 
 def body_id(pipeline_id: Any, version: Any) -> Any:
-    """The id of the body that a version of a pipeline keeps."""
+    """The id of the body that a version of a pipeline keeps, from numbers or from columns."""
     return pipeline_id * VERSIONS + version
+
+
+# Not by `%`, which is another thing where MariaDB speaks Oracle's SQL. What it makes is unsigned
+# there, as its numbers in the other are 32 bits wide in PostgreSQL: nothing is to be taken off it.
+BODY_VERSION = bodies.c.id.bitwise_and(VERSIONS - 1)
+"""The version of a body, by its id."""
+
+BODY_PIPELINE = bodies.c.id.bitwise_rshift(literal_column("40"))
+"""The number of its pipeline; PostgreSQL shifts by no BIGINT, which a parameter would be."""
 
 
 def bodies_of(pipeline_id: int) -> ColumnElement[bool]:
@@ -119,11 +133,19 @@ def bodies_of(pipeline_id: int) -> ColumnElement[bool]:
     return bodies.c.id.between(body_id(pipeline_id, 0), body_id(pipeline_id, VERSIONS - 1))
 
 
+def bodies_at(pipeline_id: int, versions: Iterable[int]) -> ColumnElement[bool]:
+    """The condition for the bodies that these versions of a pipeline keep."""
+    return bodies.c.id.in_([body_id(pipeline_id, version) for version in versions])
+
+
 def keeper_of(event: FromClause) -> ColumnElement[int | None]:
     """The version that keeps the body of an event, null where there never was one."""
-    here = func.coalesce(event.c.body_at, event.c.version)
-    return case((event.c.commitment.is_not(None), here))
+    keeper = func.coalesce(event.c.body_at, event.c.version)
+    return case((event.c.commitment.is_not(None), keeper))
 
 
-# Not by `%`, which is another thing where MariaDB speaks Oracle's SQL.
-BODY_VERSION = bodies.c.id.bitwise_and(VERSIONS - 1)
+KEEPS_ITS_BODY = bodies.c.id == body_id(events.c.pipeline_id, keeper_of(events))
+"""To join events with their bodies, wherever these are."""
+
+STANDS_BESIDE_IT = bodies.c.id == body_id(events.c.pipeline_id, events.c.version)
+"""To join events with the bodies that they themselves keep."""

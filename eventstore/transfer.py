@@ -25,13 +25,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import ColumnElement, Integer, bindparam, select
+from sqlalchemy import ColumnElement, bindparam, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.reading import FIRST_PAGE, newest_of_kind, next_size
 from eventstore.rows import find_pipeline_id
 from eventstore.sharing import reader
-from eventstore.tables import bodies, body_id, events, keeper_of, pipelines, streams
+from eventstore.statements import limit_of
+from eventstore.tables import STANDS_BESIDE_IT, bodies, events, keeper_of, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -57,11 +58,13 @@ EVENT = (
 EVENT_WITH_BODY = (*EVENT, "salt", "body")
 
 _COLUMNS: dict[str, ColumnElement[Any]] = {
-    "of" if column is events.c.of_version else str(column.name): column
-    for column in events.columns
-    if column.name not in {"pipeline_id", "body_at"}
+    **{
+        "of" if column is events.c.of_version else str(column.name): column
+        for column in events.columns
+        if column.name not in {"pipeline_id", "body_at"}
+    },
+    "body_version": keeper_of(events),
 }
-_COLUMNS["body_version"] = keeper_of(events)
 """The columns of an event by their names in an export, but for its stream."""
 
 
@@ -96,15 +99,13 @@ def _written(line: dict[str, Any], digest: Any) -> bytes:
 
 def _page() -> Select[Any]:
     """Events of a history, each with the body that it keeps itself."""
-    own = bodies.c.id == body_id(events.c.pipeline_id, events.c.version)
     return (
         select(*_COLUMNS.values(), bodies.c.salt, bodies.c.codec, bodies.c.data)
-        .outerjoin_from(events, bodies, own)
+        .outerjoin_from(events, bodies, STANDS_BESIDE_IT)
         .where(events.c.pipeline_id == bindparam("pipeline"))
         .where(events.c.version > bindparam("after"))
         .where(events.c.version <= bindparam("up_to"))
         .order_by(events.c.version)
-        .limit(bindparam("size", type_=Integer))
     )
 
 
@@ -114,8 +115,9 @@ def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict
     its_id = store.database.read(lambda db: find_pipeline_id(db, pipeline))
     after, size, lacks_bodies = 0, FIRST_PAGE, False
     while after < head:
-        where = {"pipeline": its_id, "after": after, "up_to": head, "size": size}
-        rows = store.database.read(lambda db, where=where: _rows(db, page, where))  # type: ignore[misc]
+        where = {"pipeline": its_id, "after": after, "up_to": head}
+        first = page.limit(limit_of(size))
+        rows = store.database.read(lambda db, page=first, where=where: _rows(db, page, where))  # type: ignore[misc]
         yield from (_line(row, body, names, numbered) for row, body in rows)
         after = rows[-1][0].version
         size = next_size(size, sum(len(body or b"") for _, body in rows))

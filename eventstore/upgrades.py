@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, MetaData, String, Table, case, null, select
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, case, null, select
 from sqlalchemy.schema import DropTable
 
 from eventstore.compression import PLAIN, ZSTD
@@ -20,71 +20,90 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_metadata = MetaData()
+_OF_VERSION_2 = MetaData()
 
-_WORDS = {"kind": KIND.numbers, "origin": ORIGIN.numbers}
-
-_events = Table(
-    events.name,
-    _metadata,
+# The columns that are read, under the names that the tables have while they are copied.
+_OLD_EVENTS = Table(
+    f"{events.name}_old",
+    _OF_VERSION_2,
+    Column("pipeline_id", BigInteger),
+    Column("version", BigInteger),
+    Column("kind", String),
+    Column("origin", String),
+    Column("body_version", BigInteger),
     *(
-        Column(column.name, String if column.name in _WORDS else column.type)
-        for column in events.columns
-        if column.name != "body_at"
+        Column(name, events.c[name].type)
+        for name in (
+            *("stored_at", "append_id", "format", "stream_number", "of_version"),
+            *("actor", "reason", "run", "commitment", "hash"),
+        )
     ),
-    Column("body_version", events.c.body_at.type),
 )
-
-_bodies = Table(
-    bodies.name,
-    _metadata,
-    *(Column(name, events.c[name].type) for name in ("pipeline_id", "version")),
-    *(Column(name, bodies.c[name].type) for name in ("salt", "data")),
+_OLD_BODIES = Table(
+    f"{bodies.name}_old",
+    _OF_VERSION_2,
+    Column("pipeline_id", BigInteger),
+    Column("version", BigInteger),
+    Column("salt", LargeBinary),
     Column("codec", String),
+    Column("data", LargeBinary),
 )
 
-_CODECS = {"plain": PLAIN, "zstd-1": ZSTD, "parts-1": CODECS[PLAIN], "parts-z1": CODECS[ZSTD]}
+_CODEC_NUMBERS = {
+    "plain": PLAIN,
+    "zstd-1": ZSTD,
+    "parts-1": CODECS[PLAIN],
+    "parts-z1": CODECS[ZSTD],
+}
 
 
-def number_words(db: Connection, schema: str | None) -> None:
-    """Keep words as numbers, bodies by an id, and only of a body elsewhere where it is.
+def from_version_2(db: Connection, schema: str | None) -> None:
+    """Keep words as numbers, bodies by an id, and of a body where it is only if it is elsewhere.
 
     Where nothing can be rolled back, it goes on from wherever it was broken off.
     """
-    _fill_anew(db, schema, events, _events.c.body_version, _numbered_events())
-    _fill_anew(db, schema, bodies, _bodies.c.version, _numbered_bodies())
+    _copy(db, schema, _OLD_EVENTS.c.body_version, _events_of_now(), events)
+    _copy(db, schema, _OLD_BODIES.c.version, _bodies_of_now(), bodies)
 
 
-def _fill_anew(
-    db: Connection, schema: str | None, table: Table, gone: Column[Any], rows: Select[Any]
+def _copy(
+    db: Connection, schema: str | None, gone: Column[Any], rows: Select[Any], table: Table
 ) -> None:
-    """Make a table anew, with these rows of the old one: that has a column which is gone."""
-    dialect = dialect_of(db)
+    """Make a table anew from these rows of the old one, which has a column that is gone.
+
+    The old one gets another name first: who still writes to it is refused, and loses nothing.
+    """
+    dialect, old = dialect_of(db), gone.table
     new = table.to_metadata(MetaData(), name=f"{table.name}_new")
     new.indexes.clear()  # their names are taken
     if gone.name in dialect.column_names(db, table.name, schema):
-        _log.warning("copying %s into a smaller form, which an earlier release cannot read", table)
+        _log.warning("copying %s into a smaller form, which earlier releases cannot read", table)
+        dialect.rename_table(db, table.name, old.name, schema)
+    if dialect.column_names(db, old.name, schema):
         db.execute(DropTable(new, if_exists=True))
         dialect.create_table(db, new)
         db.execute(new.insert().from_select(new.columns.keys(), rows))
-        db.execute(DropTable(table))
+        db.execute(DropTable(old))
     if dialect.column_names(db, new.name, schema):
         dialect.rename_table(db, new.name, table.name, schema)
     dialect.create_table(db, table)  # what is missing of it: the indexes
 
 
-def _numbered_events() -> Select[Any]:
-    old = _events.c
-    made = {name: _number_of(old[name], numbers) for name, numbers in _WORDS.items()}
-    made["body_at"] = case((old.body_version != old.version, old.body_version))
+def _events_of_now() -> Select[Any]:
+    old = _OLD_EVENTS.c
+    made = {
+        "kind": _number_of(old.kind, KIND.numbers),
+        "origin": _number_of(old.origin, ORIGIN.numbers),
+        "body_at": case((old.body_version != old.version, old.body_version)),
+    }
     names = events.columns.keys()
     return select(*(made[name] if name in made else old[name] for name in names))
 
 
-def _numbered_bodies() -> Select[Any]:
-    old = _bodies.c
+def _bodies_of_now() -> Select[Any]:
+    old = _OLD_BODIES.c
     its_id = body_id(old.pipeline_id, old.version)
-    return select(its_id, old.salt, _number_of(old.codec, _CODECS), old.data)
+    return select(its_id, old.salt, _number_of(old.codec, _CODEC_NUMBERS), old.data)
 
 
 def _number_of(column: Column[Any], numbers: Mapping[Any, int]) -> ColumnElement[Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import SmallInteger, TypeDecorator
 
-from eventstore.errors import InvalidEvent
+from eventstore.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,16 +40,15 @@ class Words(TypeDecorator[str]):
         self.words[None] = None
         self.numbers: dict[Any, Any] = {word: number for number, word in self.words.items()}
 
-    def check(self, word: str | None) -> None:
-        """Raise InvalidEvent if a word is not in the list."""
-        if word not in self.numbers:
-            raise InvalidEvent(
-                f"there is no {self.what} {word!r}; there are {', '.join(self.listed)}"
-            )
+    def check(self, *words: str | None) -> None:
+        """Raise Invalid if one of these is not in the list."""
+        for word in words:
+            if word not in self.numbers:
+                there = ", ".join(self.listed)
+                raise Invalid(f"there is no {self.what} {word!r}; there are {there}")
 
     def process_bind_param(self, value: str | None, _: Dialect) -> int | None:
-        """The number of a word; raises InvalidEvent if it is not in the list."""
-        self.check(value)
+        """The number of a word, which was checked."""
         number: int | None = self.numbers[value]
         return number
 
@@ -59,6 +58,6 @@ class Words(TypeDecorator[str]):
         return word
 
 
-def plain(column_type: TypeEngine[Any]) -> TypeEngine[Any]:
-    """The type of what a driver's row has: a number, where a column is of words."""
+def kept_type(column_type: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type of what rows have that a driver takes or gives: numbers for words."""
     return SmallInteger() if isinstance(column_type, Words) else column_type

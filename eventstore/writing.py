@@ -11,7 +11,7 @@ from eventstore.dialects import dialect_of
 from eventstore.inserts import Batches, insert_rows
 from eventstore.statements import Statement
 from eventstore.tables import bodies, events, pipelines, streams
-from eventstore.words import plain
+from eventstore.words import kept_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -130,5 +130,5 @@ _insert_both = Statement(lambda _: _its_body(_new_event()))
 
 
 def _bound(names: Iterable[str], table: Table) -> list[BindParameter[Any]]:
-    types = (plain(column.type) for column in table.columns)
+    types = (kept_type(column.type) for column in table.columns)
     return [bindparam(name, type_=its_type) for name, its_type in zip(names, types, strict=True)]

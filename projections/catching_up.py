@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import (
     BigInteger,
     Column,
-    Integer,
     MetaData,
     String,
     Table,
@@ -27,7 +26,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import Invalid
 from eventstore.reading import PAGE, next_page
 from eventstore.rows import pipeline_of, stored_events, stored_of
-from eventstore.statements import Statement
+from eventstore.statements import Statement, limit_of
 from eventstore.tables import events, pipelines
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _unseen_keys() -> Subquery:
         .outerjoin_from(events, progress, mine)
         .where(events.c.version > func.coalesce(progress.c.version, 0))
         .order_by(*_BY_PIPELINE)
-        .limit(bindparam("size", type_=Integer))
+        .limit(limit_of(PAGE))
         .subquery()
     )
 
@@ -176,7 +175,7 @@ def _next_pages(
         if page:
             yield its_id, seen, page
         return
-    found = stored_events(db, _unseen.fetch(db, {"its_name": name, "size": PAGE}))
+    found = stored_events(db, _unseen.fetch(db, {"its_name": name}))
     pages = {pipeline: list(page) for pipeline, page in groupby(found, attrgetter("pipeline"))}
     ids = {pipeline: its_id for its_id, pipeline in behind.items() if pipeline in pages}
     known = _seen(db, name, list(ids.values()))

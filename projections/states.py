@@ -10,7 +10,7 @@ from sqlalchemy import Table, bindparam, exists, func, select
 from eventstore import payload
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
 from eventstore.rows import OF_PIPELINE
-from eventstore.statements import Statement, constant
+from eventstore.statements import Statement, limit_of
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 from eventstore.writing import Beside
 from projections.tables import (
@@ -172,7 +172,7 @@ def _latest(table: Table) -> Statement:
         select(events.c.version, events.c.stored_at)
         .where(OF_PIPELINE)
         .order_by(events.c.version.desc())
-        .limit(constant(1))
+        .limit(limit_of(1))
         .subquery()
     )
     mine = select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))

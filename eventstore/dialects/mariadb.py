@@ -327,7 +327,8 @@ def _is_there(db: Connection, schema: str | None, guard: str) -> bool:
         if _code(error) in {_NO_TRIGGER, _NOT_YOURS_TO_SEE}:
             return _code(error) == _NOT_YOURS_TO_SEE
         raise
-    return row[2].endswith(_GUARDS[guard].format(schema=_qualifier(db, schema)))  # type: ignore[no-any-return]
+    where = _qualifier(db, schema).replace("%%", "%")  # as the driver has sent it
+    return row[2].endswith(_GUARDS[guard].format(schema=where))  # type: ignore[no-any-return]
 
 
 def overwriting(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - it cannot

@@ -184,7 +184,9 @@ def create_table(db: Connection, table: Table) -> None:
 
 def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:
     """Give a table another name."""
-    db.exec_driver_sql(f"ALTER TABLE {_qualifier(schema)}{old} RENAME TO {new}")
+    where = _qualifier(schema)
+    db.execute(text(f"ALTER TABLE {where}{old} RENAME TO {new}"))
+    db.execute(text(f"ALTER INDEX {where}{old}_pkey RENAME TO {new}_pkey"))
 
 
 def changed_rows(update: Answer) -> int:

@@ -14,7 +14,17 @@ from sqlalchemy.types import NullType
 
 from eventstore.compression import PLAIN
 from eventstore.dialects.sqlite import CACHE_KIB
-from eventstore.tables import BODY_VERSION, bodies, body_id, events, pipelines, streams
+from eventstore.tables import (
+    BODY_VERSION,
+    KIND,
+    ORIGIN,
+    PIPELINES,
+    bodies,
+    body_id,
+    events,
+    pipelines,
+    streams,
+)
 from projections import connect
 from projections.tables import CACHE_STATE_TABLE
 
@@ -88,9 +98,11 @@ def count_of_appends(url: str, number: int, turn_s: float, wait: Callable[[], ob
     """
     sql = f"WITH event AS ({_insert(events)}) {_insert(bodies)}".replace("?", "%s")
     zeros = bytes(32)
-    says = (0, 1, 1, 0, None, "somebody", None, "a run")
+    words = KIND.numbers["StateSaved"], ORIGIN.numbers["source"]
+    says = (words[0], 1, 1, words[1], None, "somebody", None, "a run")
     body = (zeros[:16], PLAIN, b'{"type":"STREAM","stream":{"stream_descriptor":{}}}')
-    cursor, pipeline_id = _cursor(url, "postgresql", ""), time.time_ns() % 2**20 * 8 + number
+    cursor = _cursor(url, "postgresql", "")
+    pipeline_id = time.time_ns() % (PIPELINES // 8) * 8 + number
     end = 0.0
     for version in count(1):
         place = pipeline_id, version

@@ -48,6 +48,7 @@ def assert_refused(done, code: int, *fragments: str) -> None:
         ("log --stream", "--stream"),
         ("log -n 0", "-n"),
         ("log -n few", "-n"),
+        ("log --kind Nope", "there is no kind of event 'Nope'"),
         ("log --since @1", "--since"),
         ("log --until @-1", "--until"),
         ("state --at tomorrow", "tomorrow"),

@@ -15,11 +15,14 @@ from eventstore import (
     StateEmitted,
     StateSaved,
     StoredEvent,
+    StoreUnavailable,
     StreamDefined,
     StreamDescriptor,
     inserts,
 )
 from eventstore.integrity import verify
+from eventstore.rows import pipeline_row
+from eventstore.tables import PIPELINES, pipelines
 from projections import latest_state
 from tests.messages import configured_stream, emitted, global_state, saved, stream_state
 
@@ -125,6 +128,16 @@ def test_a_store_appends_on_after_a_conflict(store):
         store.append(SHOP, saved("orders", {"cursor": 2}), expected=0)
     store.append(SHOP, saved("orders", {"cursor": 3}), expected=1)
     assert [str(stored.stream) for stored in store.history(SHOP)] == ["users", "orders"]
+
+
+def test_a_pipeline_for_which_there_is_no_room_is_refused(store):
+    with store.database.engine.begin() as db:
+        db.execute(pipelines.insert(), pipeline_row(PIPELINES - 2, Pipeline("source-last-but-one")))
+    [stored] = store.append(SHOP, saved("users", {}))
+    assert list(store.history(SHOP)) == [stored]
+    assert verify(store, [SHOP]).pipelines[0].is_whole
+    with pytest.raises(StoreUnavailable, match="8388607 pipelines and no room for more"):
+        store.append(Pipeline("source-one-too-many"), saved("users", {}))
 
 
 @pytest.mark.parametrize("bad_at", [0, 1, 2])

@@ -16,7 +16,7 @@ from eventstore import AlteredBody, Pipeline, StateEmitted, StateSaved
 from eventstore.compression import PLAIN, ZSTD
 from eventstore.events import BODY_LIMIT
 from eventstore.integrity import verify
-from eventstore.tables import BODY_VERSION, bodies
+from eventstore.tables import BODY_VERSION, bodies, body_id
 from projections import connect, latest_state
 from projections.exchange import export_histories, import_histories
 from projections.rewind import rewind
@@ -85,7 +85,7 @@ def test_what_is_brought_back_is_not_stored_again(store):
     store.append(SHOP, StateSaved(STATE), StateSaved(STATE.replace("49", "50")))
     rewind(store, SHOP, 1, reason="test")
     assert latest_state(store, SHOP).bodies == [STATE.encode()]
-    assert len(kept(store)) == 2
+    assert sorted(row.id for row in kept(store)) == [body_id(1, 1), body_id(1, 2)]
 
 
 def test_an_export_is_plain_and_can_be_read_anywhere(store, tmp_path):

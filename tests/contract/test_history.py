@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from eventstore import (
     EventStore,
+    Invalid,
     Pipeline,
     StateCleared,
     StateEmitted,
@@ -187,6 +188,20 @@ def test_an_instant_later_than_an_event_leaves_it_out(busy):
     instant = timedelta(microseconds=1)
     between = busy.log(since=log[2].stored_at + instant, until=log[4].stored_at - instant)
     assert list(between) == log[3:4]
+
+
+def test_a_kind_that_there_is_not_is_refused(store):
+    store.append(SHOP, saved("users", {}))
+    reads = [
+        lambda: store.log(kind="Nope"),
+        lambda: store.newest(SHOP, ["StateSaved", "Nope"]),
+        lambda: store.newest_said(SHOP, ["Nope"]),
+        lambda: store.before([], ["Nope"]),
+        lambda: store.backwards(SHOP, "Nope", None, up_to=1, after=0),
+    ]
+    for read in reads:
+        with pytest.raises(Invalid, match="no kind of event 'Nope'; there are StateSaved, "):
+            read()
 
 
 def test_after_the_heads_comes_exactly_what_was_appended_since(store):

@@ -1,5 +1,8 @@
 """Logs as earlier releases made them: opened once, they are what they were, and kept as of now."""
 
+from contextlib import suppress
+from itertools import count
+
 import pytest
 from sqlalchemy import (
     BigInteger,
@@ -13,13 +16,14 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    func,
+    event,
     inspect,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import DropSchema
 
-from eventstore import StateSaved
+from eventstore import StateSaved, WriterStarted
 from eventstore.compression import PLAIN, ZSTD
 from eventstore.dialects import dialect_of
 from eventstore.erasure import erase
@@ -28,7 +32,6 @@ from eventstore.integrity import verify
 from eventstore.parts import CODECS
 from eventstore.schema import refuse_changes
 from eventstore.tables import (
-    BODY_VERSION,
     KIND,
     ORIGIN,
     VERSIONS,
@@ -41,7 +44,7 @@ from projections import connect, latest_state
 from projections.exchange import export_histories
 from projections.tables_check import check_tables
 from tests.contract.test_export_import import SHOP, write
-from tests.messages import global_state, inner_state, saved
+from tests.messages import global_state, inner_state, saved, stream_state
 from tests.read_side import breakdowns
 
 OF_VERSION_2 = MetaData()
@@ -79,6 +82,11 @@ OLD_BODIES = Table(
     Column("data", LargeBinary, nullable=False),
     PrimaryKeyConstraint("pipeline_id", "version"),
 )
+IMPATIENT = {
+    "sqlite": {"timeout": 0},
+    "mariadb": {"init_command": "SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"},
+}
+
 OLD_CODECS = {PLAIN: "plain", ZSTD: "zstd-1", CODECS[PLAIN]: "parts-1", CODECS[ZSTD]: "parts-z1"}
 
 
@@ -89,7 +97,12 @@ def fill(engine):
         for cursor in (1, 2):
             streams = (inner_state(f"s{n}", {"text": f"{n:05}" * 400}) for n in range(40))
             store.append(SHOP, StateSaved(global_state({"lsn": cursor}, *streams)))
+        store.append(SHOP, *(StateSaved(stream_state("a", {"o": o}), o) for o in ORIGIN.listed))
+        store.append(SHOP, WriterStarted())
         erase(store, SHOP, version=2, reason="asked to")
+        there = list(store.log())
+        assert {stored.kind for stored in there} == set(KIND.listed)
+        assert {stored.origin for stored in there} == {None, *ORIGIN.listed}
         return told(store)
 
 
@@ -98,8 +111,8 @@ def told(store):
     return b"".join(export_histories(store)), list(store.log()), states
 
 
-def make_old(engine):
-    """Put the tables of the log back to what version 2 had, with all rows."""
+def make_old(engine, *changes):
+    """Put the tables of the log back to what version 2 had, with all rows, or some changed."""
     dialect = dialect_of(engine)
     with engine.begin() as db:
         columns = [column for column in events.columns if column.name != "body_at"]
@@ -122,6 +135,8 @@ def make_old(engine):
         for table, old in ((OLD_EVENTS, rows), (OLD_BODIES, kept)):
             dialect.create_table(db, table)
             db.execute(table.insert(), old)
+        for change in changes:
+            db.execute(change)
         refuse_changes(db)
         of_log = schema_versions.c.component == "log"
         db.execute(schema_versions.update().where(of_log).values(version=2))
@@ -133,7 +148,7 @@ def shape(engine):
         name: (
             [(each["name"], repr(each["type"])) for each in found.get_columns(name)],
             sorted(each["name"] for each in found.get_indexes(name)),
-            found.get_pk_constraint(name)["constrained_columns"],
+            found.get_pk_constraint(name),
         )
         for name in sorted(found.get_table_names())
     }
@@ -163,13 +178,13 @@ def test_a_log_of_version_2_is_what_it_was(engine, caplog):
 def test_a_log_in_a_schema_of_its_own_stays_there(request, server):
     with request.getfixturevalue(server).empty_database() as url:
         engine = create_engine(url)
-        its_own = engine.execution_options(schema_translate_map={None: "My tenant"})
+        its_own = engine.execution_options(schema_translate_map={None: "My: 100% tenant"})
         before = fill(its_own)
         make_old(its_own)
         check(its_own, before)
         assert inspect(engine).get_table_names() == []
         with engine.begin() as db:
-            db.execute(DropSchema("My tenant", cascade=server == "postgresql"))
+            db.execute(DropSchema("My: 100% tenant", cascade=server == "postgresql"))
         engine.dispose()
 
 
@@ -195,14 +210,39 @@ def test_numbers_in_the_log_mean_what_they_meant():
     assert OLD_CODECS == {0: "plain", 1: "zstd-1", 2: "parts-1", 3: "parts-z1"}
 
 
-def test_what_was_altered_in_a_log_of_version_2_shows_after_it(engine):
+@pytest.mark.parametrize(
+    ("table", "column"), [(OLD_BODIES, "codec"), (OLD_EVENTS, "kind"), (OLD_EVENTS, "origin")]
+)
+def test_what_was_altered_in_a_log_of_version_2_shows_after_it(engine, table, column):
     fill(engine)
-    make_old(engine)
-    with engine.begin() as db:
-        first = OLD_BODIES.c.version == 1
-        db.execute(OLD_BODIES.update().where(first).values(codec="other"))
+    make_old(engine, table.update().where(table.c.version == 1).values({column: "other"}))
     with connect(engine) as store:
         assert [found.first_bad for found in verify(store).pipelines] == [1, 1, 1]
+
+
+@pytest.mark.needs("MANY_PROCESSES")
+def test_what_an_earlier_release_writes_during_an_upgrade_is_refused_or_copied(engine, database):
+    fill(engine)
+    make_old(engine)
+    impatient = create_engine(database, connect_args=IMPATIENT.get(engine.name, {}))
+    with impatient.connect() as db:
+        row = dict(db.execute(select(OLD_EVENTS).limit(1)).mappings().one())
+    accepted, versions = [], count(1000)
+
+    def write_too(*_):
+        version = next(versions)
+        with suppress(DBAPIError), impatient.begin() as db:
+            if engine.name == "postgresql":
+                db.exec_driver_sql("SET lock_timeout = 50")
+            db.execute(OLD_EVENTS.insert(), {**row, "version": version})
+            accepted.append(version)
+
+    event.listen(engine, "before_cursor_execute", write_too)
+    connect(engine).pipelines()
+    event.remove(engine, "before_cursor_execute", write_too)
+    impatient.dispose()
     with engine.connect() as db:
-        unknown = select(func.count()).select_from(bodies).where(BODY_VERSION == 1)
-        assert db.scalar(unknown.where(bodies.c.codec == -1)) == 3
+        there = db.scalars(select(events.c.version).where(events.c.version >= 1000)).all()
+    assert sorted(there) == accepted
+    assert accepted
+    assert len(accepted) < next(versions) - 1000

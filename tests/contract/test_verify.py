@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 
 from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StoreUnavailable, integrity
 from eventstore import recompute as recomputing
@@ -16,7 +16,7 @@ from eventstore.erasure import erase, reapply, retention
 from eventstore.integrity import verify
 from eventstore.tables import BODY_VERSION, bodies, body_id, events, pipelines, streams
 from eventstore.words import Words
-from projections import connect, register_catalog
+from projections import connect, latest_state, register_catalog, state_as_of
 from tests.contract.test_erasure import USERS, play
 from tests.contract.test_erasure import _steps as steps
 from tests.messages import catalog, configured_stream, emitted, global_state, saved, stream_state
@@ -139,6 +139,12 @@ def one_more_body(after, by):
         (one_more_body(after=2, by=1), 3),
         (one_more_body(after=2, by=10), 12),
         (one_more_body(after=6, by=0), 6),
+        (one_more_body(after=2, by=-1), 1),
+        ("UPDATE _eventstore_events SET kind = 99 WHERE version = 4", 4),
+        ("UPDATE _eventstore_events SET kind = -1 WHERE version = 4", 4),
+        ("UPDATE _eventstore_events SET origin = 99 WHERE version = 6", 6),
+        ("UPDATE _eventstore_events SET body_at = 11 WHERE version = 4", 4),
+        ("UPDATE _eventstore_events SET body_at = version WHERE version = 4", 4),
         ("UPDATE _eventstore_streams SET name = 'other' WHERE number = 1", 2),
         ("UPDATE _eventstore_streams SET namespace = '' WHERE number = 1", 2),
         ("UPDATE _eventstore_streams SET name = 'other' WHERE number = 0", 1),
@@ -174,6 +180,7 @@ def test_a_change_of_rows_is_found_where_it_begins(log, engine, change, first_ba
         "stream_number, origin, of_version, actor, reason, run, body_at, commitment, hash "
         "FROM _eventstore_events WHERE version = 1 AND pipeline_id = 1",
         one_more_body(after=2, by=body_id(6, 0)),
+        one_more_body(after=2, by=-body_id(2, 0)),
         "INSERT INTO _eventstore_streams VALUES (7, 0, NULL, NULL)",
     ],
 )
@@ -183,6 +190,28 @@ def test_rows_that_no_pipeline_owns_are_found(log, engine, change):
     report = verify(log)
     assert report.problems
     assert not report.is_whole
+
+
+@pytest.mark.needs("MANY_PROCESSES")
+def test_a_pipeline_that_begins_meanwhile_alters_nothing(log, database):
+    engine, others = log.database.engine, count()
+    with connect(database) as other:
+
+        def begin(*_):
+            other.append(Pipeline(f"source-{next(others)}"), saved("users", {}))
+
+        event.listen(engine, "before_cursor_execute", begin)
+        report = verify(log)
+        event.remove(engine, "before_cursor_execute", begin)
+    assert next(others) > 5
+    assert (report.is_whole, report.problems) == (True, ())
+
+
+def test_a_body_beside_an_event_that_has_none_is_not_shown(log, engine):
+    with engine.begin() as db:
+        db.execute(one_more_body(after=2, by=-1))
+    assert next(log.history(SHOP)).body == b""
+    assert latest_state(log, SHOP).bodies == state_as_of(log, SHOP, HEAD).bodies
 
 
 def test_a_byte_moved_from_salt_to_body_is_found(log, engine):
