@@ -118,8 +118,8 @@ class Database:
                 if not found:
                     raise
                 raise StoreUnavailable(
-                    "the tables here are of an earlier release, and could not be brought to this "
-                    f"one: open the database once as who owns them; {error}"
+                    f"tables of an earlier release were left as they are: {error} (whoever opens "
+                    "them first has to own them; drop views of yours on them, and make those again)"
                 ) from error
         self._components = frozenset(found).union(step.component for step in self._schemas)
         self._catch_up(engine)

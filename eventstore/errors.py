@@ -21,6 +21,7 @@ EventStoreError
 └── StoreUnavailable            the database cannot be used, or not now
     ├── UnsupportedDatabase
     ├── NotAnEventStore         no log here, and none was to be created
+    ├── SchemaTooOld            made by an earlier release, and nothing was to be created
     └── SchemaTooNew
 """
 
@@ -48,6 +49,7 @@ __all__ = [
     "NotAnEventStore",
     "NotFound",
     "SchemaTooNew",
+    "SchemaTooOld",
     "StaleWriter",
     "StateNotFound",
     "StoreUnavailable",
@@ -170,6 +172,10 @@ class UnsupportedDatabase(StoreUnavailable):
 
 class NotAnEventStore(StoreUnavailable):
     """The database, or the log in it, does not exist, and nothing was to be created."""
+
+
+class SchemaTooOld(StoreUnavailable):
+    """The tables were made by an earlier release of this package, and nothing was to be made."""
 
 
 class SchemaTooNew(StoreUnavailable):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, func, select
 
 from eventstore.dialects import dialect_of
+from eventstore.errors import AlteredBody
 from eventstore.events import Said
 from eventstore.newest import END, kinds_there, newest_of_streams
 from eventstore.reading import PAGE
@@ -193,15 +194,19 @@ def _bodies(
 ) -> tuple[dict[int, int | None], dict[int, tuple[int, bytes]]]:
     """Who keeps the bodies of these events, if not they themselves, and what is kept.
 
-    Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it.
+    Not joined: before its first ANALYZE PostgreSQL reads all bodies of a history for it. Raises
+    AlteredBody.
     """
     kept = _kept(db, its_id, versions)
     elsewhere = [version for version in versions if version not in kept]
     keepers: dict[int, int | None] = dict(
         chain.from_iterable(_by_versions(db, _chosen_keepers, its_id, elsewhere))
     )
-    named = [keeper for keeper in keepers.values() if keeper is not None]
-    return keepers, kept | _kept(db, its_id, named)
+    named = {version: keeper for version, keeper in keepers.items() if keeper is not None}
+    for version, keeper in named.items():
+        if type(keeper) is not int:  # as SQLite lets somebody put there
+            raise AlteredBody(f"@{version} says that {keeper!r} keeps its body: see `verify`")
+    return keepers, kept | _kept(db, its_id, list(named.values()))
 
 
 def _kept(db: Connection, its_id: int, versions: Sequence[int]) -> dict[int, tuple[int, bytes]]:

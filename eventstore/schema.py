@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateSchema
 
 from eventstore import upgrades
 from eventstore.dialects import dialect_of
-from eventstore.errors import NotAnEventStore, SchemaTooNew
+from eventstore.errors import NotAnEventStore, SchemaTooNew, SchemaTooOld
 from eventstore.tables import bodies, events, pipelines, schema_versions, streams
 
 if TYPE_CHECKING:
@@ -87,12 +87,17 @@ def upgrade(db: Connection, schemas: Iterable[Schema]) -> None:
 
 
 def require(found: dict[str, int], schemas: Iterable[Schema]) -> None:
-    """Raise NotAnEventStore unless the database has every component."""
+    """Raise NotAnEventStore unless the database has every component, SchemaTooOld unless of now."""
     for schema in schemas:
         if schema.component not in found:
             raise NotAnEventStore(
                 "this database holds no event store yet; record a state into it first (what "
                 "PyAirbyte has stored there is taken over then)"
+            )
+        if found[schema.component] < len(schema.steps):
+            raise SchemaTooOld(
+                f"the {schema.component} tables here are of an earlier release: make a backup, end "
+                "what uses them, and let their owner copy them by `eventstore rebuild`"
             )
 
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, case, null, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    and_,
+    case,
+    null,
+    select,
+)
 from sqlalchemy.schema import DropTable
 
 from eventstore.compression import PLAIN, ZSTD
 from eventstore.dialects import dialect_of
+from eventstore.errors import StoreUnavailable
 from eventstore.parts import CODECS
-from eventstore.tables import KIND, ORIGIN, bodies, body_id, events
+from eventstore.tables import KIND, ORIGIN, PIPELINES, VERSIONS, bodies, body_id, events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,10 +72,12 @@ _CODEC_NUMBERS = {
 def from_version_2(db: Connection, schema: str | None) -> None:
     """Keep words as numbers, bodies by an id, and of a body where it is only if it is elsewhere.
 
-    Where nothing can be rolled back, it goes on from wherever it was broken off.
+    Where nothing can be rolled back, it goes on from wherever it was broken off. Raises
+    StoreUnavailable where a body is of a version that no event can have.
     """
-    _copy(db, schema, _OLD_EVENTS.c.body_version, _events_of_now(), events)
-    _copy(db, schema, _OLD_BODIES.c.version, _bodies_of_now(), bodies)
+    with dialect_of(db).step_alone(db, schema):
+        _copy(db, schema, _OLD_EVENTS.c.body_version, _events_of_now(), events)
+        _copy(db, schema, _OLD_BODIES.c.version, _bodies_of_now(), bodies)
 
 
 def _copy(
@@ -77,16 +91,34 @@ def _copy(
     new = table.to_metadata(MetaData(), name=f"{table.name}_new")
     new.indexes.clear()  # their names are taken
     if gone.name in dialect.column_names(db, table.name, schema):
-        _log.warning("copying %s into a smaller form, which earlier releases cannot read", table)
+        if old is _OLD_BODIES:
+            _refuse_strays(db)
         dialect.rename_table(db, table.name, old.name, schema)
     if dialect.column_names(db, old.name, schema):
+        url = db.engine.url.render_as_string(hide_password=True)
+        _log.warning("%s is of an earlier release, and its %s are copied", url, table)
         db.execute(DropTable(new, if_exists=True))
         dialect.create_table(db, new)
         db.execute(new.insert().from_select(new.columns.keys(), rows))
-        db.execute(DropTable(old))
+        with dialect.overwriting(db):  # what is erased later is nowhere else then
+            db.execute(DropTable(old))
     if dialect.column_names(db, new.name, schema):
         dialect.rename_table(db, new.name, table.name, schema)
+        _log.warning("%s are copied: an earlier release cannot read them any more", table)
     dialect.create_table(db, table)  # what is missing of it: the indexes
+
+
+def _refuse_strays(db: Connection) -> None:
+    """Raise StoreUnavailable if there is a body for which the table of now has no id."""
+    live = _OLD_BODIES.to_metadata(MetaData(), name=bodies.name).c
+    has_id = and_(live.pipeline_id.between(1, PIPELINES - 1), live.version.between(0, VERSIONS - 1))
+    stray = db.execute(select(live.pipeline_id, live.version).where(~has_id)).first()
+    if stray:
+        raise StoreUnavailable(
+            f"{bodies.name} has a row of pipeline number {stray[0]} and version {stray[1]}, which "
+            "no event can have: the log was altered, and `eventstore verify` of the earlier "
+            "release tells more"
+        )
 
 
 def _events_of_now() -> Select[Any]:

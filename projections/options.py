@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -14,6 +14,7 @@ from eventstore.errors import (
     Invalid,
     InvalidMoment,
     InvalidPipeline,
+    SchemaTooOld,
     StoreUnavailable,
     StreamNotFound,
 )
@@ -98,7 +99,8 @@ def opened(db: str, schema: str | None, *, writes: bool = False) -> Iterator[Eve
         if not writes:
             yield store
             return
-        _ = store.database.engine
+        with suppress(SchemaTooOld):
+            _ = store.database.engine
     with connect(db, schema=schema) as store:
         yield store
 

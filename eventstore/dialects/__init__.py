@@ -141,6 +141,9 @@ class Dialect(Protocol):
     def schema_lock(self, db: Connection) -> AbstractContextManager[object]:
         """Let one process at a time make tables, in a transaction inside."""
 
+    def step_alone(self, db: Connection, schema: str | None) -> AbstractContextManager[object]:
+        """Let nobody take the same step at the same time who does not wait for `schema_lock`."""
+
     def create_table(self, db: Connection, table: Table) -> None:
         """Make a table and its indexes, or what is missing of them."""
 

@@ -197,6 +197,11 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
     return nullcontext()
 
 
+def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to do: whoever makes tables waits for the same lock."""
+    return nullcontext()
+
+
 def create_table(db: Connection, table: Table) -> None:
     """Make a table without its indexes, unless it is there.
 

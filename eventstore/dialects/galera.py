@@ -48,19 +48,19 @@ def reads_the_past(db: Connection) -> bool:
 
 
 @contextmanager
-def one_node_at_a_time(db: Connection, qualifier: str) -> Iterator[None]:
-    """Wait until no other node makes triggers in this database.
+def one_node_at_a_time(db: Connection, qualifier: str, for_s: int = _TURN_S) -> Iterator[None]:
+    """Wait until no other node makes triggers in this database, or copies tables.
 
     Of two nodes that make a trigger of one name at the same time, one waits for itself for ever:
     it holds the name while it waits for the other's statement, for which it needs the name. Locks
     of the server are each node's own, so it is a row for which one of several commits first; who
-    is killed meanwhile has it for a minute.
+    is killed meanwhile has it for so long.
     """
     turns = f"{qualifier}_eventstore_turns"
     for statement in _TURNS:
         _commit(db, statement.format(turns=turns))
     deadline = time.monotonic() + 2 * _TURN_S
-    while not _commit(db, _TAKE.format(turns=turns, seconds=_TURN_S)):
+    while not _commit(db, _TAKE.format(turns=turns, seconds=for_s)):
         if time.monotonic() > deadline:
             raise StoreUnavailable(
                 f"somebody on another node has been making the tables for {2 * _TURN_S} seconds: "

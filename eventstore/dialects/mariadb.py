@@ -80,6 +80,9 @@ _CONFLICTS = {1062, 1213, 1205, 1020, 1412}
 # killed, interrupted, shutting down. On Galera: not part of a quorum, and no more so since COMMIT.
 _LOST = {2006, 2013, 2014, 2055, 1927, 1317, 1053, 1047, 1180}
 
+_STEP_S = 3600
+"""How long a node has its turn to copy tables, unless it gives it back."""
+
 _NO_TRIGGER, _NOT_YOURS_TO_SEE = 1360, 1227
 
 _GUARDS = {
@@ -237,6 +240,13 @@ def schema_lock(db: Connection) -> Iterator[None]:
     finally:
         if not db.invalidated:
             db.exec_driver_sql(f"DO RELEASE_LOCK({_SCHEMA_LOCK})")
+
+
+def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[object]:
+    """On Galera, wait until no other node is at it."""
+    if not galera.is_node(db):
+        return nullcontext()
+    return galera.one_node_at_a_time(db, _qualifier(db, schema), for_s=_STEP_S)
 
 
 def create_table(db: Connection, table: Table) -> None:

@@ -175,6 +175,11 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to do: whoever makes tables waits for the same lock."""
+    return nullcontext()
+
+
 def create_table(db: Connection, table: Table) -> None:
     """Make a table and its indexes, or what is missing of them."""
     db.execute(CreateTable(table, if_not_exists=True))

@@ -179,6 +179,11 @@ def schema_lock(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG0
     return nullcontext()
 
 
+def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nothing to do: whoever makes tables waits for the same lock."""
+    return nullcontext()
+
+
 def create_table(db: Connection, table: Table) -> None:
     """Make a table and its indexes, or what is missing of them."""
     db.execute(CreateTable(table, if_not_exists=True))
@@ -187,8 +192,13 @@ def create_table(db: Connection, table: Table) -> None:
 
 
 def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:  # noqa: ARG001 - SQLite has no schemas
-    """Give a table another name."""
-    db.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+    """Give a table another name; what somebody's views call it stays."""
+    before = db.exec_driver_sql("PRAGMA legacy_alter_table").scalar_one()
+    db.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        db.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+    finally:
+        db.exec_driver_sql(f"PRAGMA legacy_alter_table = {int(before)}")
 
 
 def changed_rows(update: Answer) -> int:

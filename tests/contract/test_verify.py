@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select, text
 
-from eventstore import Pipeline, StateCleared, StateEmitted, StateSaved, StoreUnavailable, integrity
+from eventstore import (
+    AlteredBody,
+    Pipeline,
+    StateCleared,
+    StateEmitted,
+    StateSaved,
+    StoreUnavailable,
+    integrity,
+)
 from eventstore import recompute as recomputing
 from eventstore.compression import PLAIN
 from eventstore.erasure import erase, reapply, retention
@@ -280,6 +288,17 @@ def test_a_value_that_no_event_holds_is_found(tmp_path, column, value):
         assert report.is_whole == unchanged
         if not unchanged and column != "pipeline_id":
             assert report.pipelines[0].last_good == 2
+
+
+@pytest.mark.parametrize("value", ["'abc'", "x'00'"])
+def test_what_is_no_version_of_a_body_is_told_where_it_is_read(tmp_path, value):
+    with connect(tmp_path / "state.db") as store:
+        store.append(SHOP, saved("users", {"cursor": 1}), saved("users", {"cursor": 2}))
+        with tampering(store.database.engine) as db:
+            db.execute(text(f"UPDATE {events.name} SET body_at = {value} WHERE version = 2"))
+            db.execute(bodies.delete().where(bodies.c.id == body_id(1, 2)))
+        with pytest.raises(AlteredBody, match="@2 says that .* keeps its body: see `verify`"):
+            state_as_of(store, SHOP, 2)
 
 
 @pytest.mark.needs("REFUSES_CHANGES")

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import create_engine
 
 from eventstore import HistoryConflict, Pipeline, StoreUnavailable
+from eventstore.integrity import verify
 from projections import connect, latest_state, rebuild
+from tests.contract.test_upgrades import make_old
 from tests.faults.oracle import SHOP, all_go_on, check_exactly, reader, writer
 from tests.messages import saved, stream_state
 from tests.servers import wait_until
@@ -59,6 +61,27 @@ def test_tables_are_made_from_all_nodes_at_once(galera):
             nodes = galera.new_database()
             starts = [Barrier(len(nodes), timeout=60)] * len(nodes)
             assert sorted(threads.map(append, nodes, starts)) == [1, 2, 3]
+
+
+def test_an_old_log_that_all_nodes_open_at_once_is_copied_by_one(galera):
+    def history(url, start):
+        with connect(url) as store:
+            start.wait()
+            return list(store.history(SHOP))
+
+    galera.mend()
+    with ThreadPoolExecutor() as threads:
+        for _ in range(4):
+            nodes = galera.new_database()
+            with connect(nodes[0]) as store:
+                for first in range(0, 5000, 1000):
+                    store.append(SHOP, *(saved("users", {"n": first + n}) for n in range(1000)))
+                before = list(store.history(SHOP))
+                make_old(store.database.engine)
+            starts = [Barrier(len(nodes), timeout=60)] * len(nodes)
+            assert list(threads.map(history, nodes, starts)) == [before] * len(nodes)
+            with connect(nodes[1]) as store:
+                assert verify(store).is_whole
 
 
 def test_a_node_that_refuses_even_to_roll_back_is_waited_for(galera, nodes):
