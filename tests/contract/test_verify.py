@@ -297,7 +297,7 @@ def test_what_is_no_version_of_a_body_is_told_where_it_is_read(tmp_path, value):
         with tampering(store.database.engine) as db:
             db.execute(text(f"UPDATE {events.name} SET body_at = {value} WHERE version = 2"))
             db.execute(bodies.delete().where(bodies.c.id == body_id(1, 2)))
-        with pytest.raises(AlteredBody, match="@2 says that .* keeps its body: see `verify`"):
+        with pytest.raises(AlteredBody, match=r"@2 says that .* keeps its body: see `verify`"):
             state_as_of(store, SHOP, 2)
 
 
