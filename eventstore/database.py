@@ -115,10 +115,10 @@ class Database:
             try:
                 _persist(engine, self._upgrade)
             except StoreUnavailable as error:
-                if not found:
+                if not schema.is_old(found, self._schemas):
                     raise
                 raise StoreUnavailable(
-                    f"tables of an earlier release were left as they are: {error} (whoever opens "
+                    f"tables of an earlier release could not be copied: {error} (whoever opens "
                     "them first has to own them; drop views of yours on them, and make those again)"
                 ) from error
         self._components = frozenset(found).union(step.component for step in self._schemas)

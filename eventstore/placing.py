@@ -87,8 +87,21 @@ def place(db: Connection, append: Append, memory: Memory, now: int) -> Placed:
         version, stored_at, moment = version + 1, stored_at + 1, moment + MICROSECOND
         keeper, committed = new_bodies.keep(draft, number, version) if body else (None, None)
         its_hash = row_hash(
-            *(its_hash, memory.hashed_names, version, stored_at, id_bytes, kind, FORMAT, names),
-            *(origin, of, actor, reason, run, keeper, committed),
+            its_hash,
+            memory.hashed_names,
+            version,
+            stored_at,
+            id_bytes,
+            kind,
+            FORMAT,
+            names,
+            origin,
+            of,
+            actor,
+            reason,
+            run,
+            keeper,
+            committed,
         )
         rows.append(
             (

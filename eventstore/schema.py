@@ -94,11 +94,16 @@ def require(found: dict[str, int], schemas: Iterable[Schema]) -> None:
                 "this database holds no event store yet; record a state into it first (what "
                 "PyAirbyte has stored there is taken over then)"
             )
-        if found[schema.component] < len(schema.steps):
-            raise SchemaTooOld(
-                f"the {schema.component} tables here are of an earlier release: make a backup, end "
-                "what uses them, and let their owner copy them by `eventstore rebuild`"
-            )
+    if is_old(found, schemas):
+        raise SchemaTooOld(
+            "the tables here are of an earlier release: make a backup, end what uses them, and let "
+            "their owner copy them by `eventstore rebuild`"
+        )
+
+
+def is_old(found: dict[str, int], schemas: Iterable[Schema]) -> bool:
+    """Whether a component is there as an earlier release has made it."""
+    return any(found.get(each.component, len(each.steps)) < len(each.steps) for each in schemas)
 
 
 def _exists(db: Connection) -> bool:
