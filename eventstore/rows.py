@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, select, type_coerce
+from sqlalchemy import and_, bindparam, func, select, true, type_coerce
+from sqlalchemy.sql.util import ClauseAdapter
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, known_as, to_datetime
 from eventstore.sharing import Reader, reader
-from eventstore.statements import Statement
+from eventstore.statements import Statement, limit_of
 from eventstore.tables import (
     KEEPS_ITS_BODY,
     KIND,
     ORIGIN,
     PIPELINES,
     bodies,
+    body_id,
     events,
     keeper_of,
     pipelines,
@@ -30,29 +32,32 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, FromClause, Select, Subquery
 
+    from eventstore.dialects import Dialect
 
-def _stored(those: FromClause) -> Select[Any]:
+
+def _stored(those: FromClause, event: FromClause, body: FromClause) -> Select[Any]:
+    e = event.c
     return select(
-        events.c.pipeline_id,
-        events.c.stream_number,
-        events.c.version,
-        events.c.append_id,
-        events.c.stored_at,
-        type_coerce(events.c.kind, kept_type(KIND)),  # as rows that come from the driver have it
-        events.c.format,
-        type_coerce(events.c.origin, kept_type(ORIGIN)),
-        events.c.of_version,
-        events.c.actor,
-        events.c.reason,
-        events.c.run,
-        events.c.hash,
-        keeper_of(events),
-        bodies.c.codec,
-        bodies.c.data,
-    ).select_from(those.outerjoin(bodies, KEEPS_ITS_BODY))
+        e.pipeline_id,
+        e.stream_number,
+        e.version,
+        e.append_id,
+        e.stored_at,
+        type_coerce(e.kind, kept_type(KIND)),  # as rows that come from the driver have it
+        e.format,
+        type_coerce(e.origin, kept_type(ORIGIN)),
+        e.of_version,
+        e.actor,
+        e.reason,
+        e.run,
+        e.hash,
+        keeper_of(event),
+        body.c.codec,
+        body.c.data,
+    ).select_from(those)
 
 
-STORED = _stored(events)
+STORED = _stored(events.outerjoin(bodies, KEEPS_ITS_BODY), events, bodies)
 """All that a stored event is made of but names, in the order in which `stored_events` takes it."""
 
 _OF_STREAM = and_(
@@ -61,18 +66,34 @@ _OF_STREAM = and_(
 )
 
 STORED_BY_NAME = _stored(
-    events.join(pipelines, pipelines.c.id == events.c.pipeline_id).join(streams, _OF_STREAM)
+    events.join(pipelines, pipelines.c.id == events.c.pipeline_id)
+    .join(streams, _OF_STREAM)
+    .outerjoin(bodies, KEEPS_ITS_BODY),
+    events,
+    bodies,
 )
 """The same, for conditions on the names of pipelines and streams."""
 
 
-def stored_of(keys: Subquery) -> Select[Any]:
-    """The same of the events with these keys, which databases then look up one by one."""
+def stored_of(keys: Subquery, dialect: Dialect, order: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """The same of the events with these keys, which databases then look up one by one.
+
+    In an order by columns of the events.
+    """
     same = and_(
         events.c.pipeline_id == keys.c.pipeline_id,
         events.c.version == keys.c.version,
     )
-    return _stored(keys.join(events, same))
+    if not dialect.SEEKS_BY_LATERAL:
+        those = keys.join(events, same).outerjoin(bodies, KEEPS_ITS_BODY)
+        return _stored(those, events, bodies).order_by(*order)
+    alone = limit_of(0)  # as an OFFSET it keeps a subquery from being made part of the rest
+    event = select(events).where(same).offset(alone).lateral()
+    its_own = bodies.c.id == body_id(event.c.pipeline_id, keeper_of(event))
+    body = select(bodies.c.codec, bodies.c.data).where(its_own).offset(alone).lateral()
+    those = keys.join(event, true()).outerjoin(body, true())
+    adapted = map(ClauseAdapter(event).traverse, order)
+    return _stored(those, event, body).order_by(*adapted)
 
 
 OF_PIPELINE = (

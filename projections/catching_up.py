@@ -110,7 +110,7 @@ def _find_behind(db: Connection, name: str) -> dict[int, Pipeline]:
 
 _BY_PIPELINE = (events.c.pipeline_id, events.c.version)
 
-_unseen = Statement(lambda _: stored_of(_unseen_keys()).order_by(*_BY_PIPELINE))
+_unseen = Statement(lambda dialect: stored_of(_unseen_keys(), dialect, _BY_PIPELINE))
 """The first events of all histories that a projection has not seen."""
 
 

@@ -65,6 +65,10 @@ class Dialect(Protocol):
         """Whether the newest of each group is found fast by GROUP BY, and not by a subquery."""
 
     @property
+    def SEEKS_BY_LATERAL(self) -> bool:
+        """Whether rows are found one by one in a LATERAL subquery alone."""
+
+    @property
     def SEEKS_ARE_DEAR(self) -> bool:
         """Whether some events in a row are read faster than as many are sought by an index."""
 

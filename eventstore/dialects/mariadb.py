@@ -60,6 +60,7 @@ UNNESTS = False
 SKIPS_THROUGH_GROUPS = True
 """GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
 
+SEEKS_BY_LATERAL = False
 SEEKS_ARE_DEAR = False
 TEMPORARY: str | None = None
 KEEPS_COLUMNS = False
