@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, literal, select, tuple_
+from sqlalchemy import Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
 from eventstore.dialects import dialect_of
@@ -119,7 +119,32 @@ def next_page(
 
 def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterator[StoredEvent]:
     """Events of all pipelines, by time, pipeline and version."""
-    return _pages(database, where, _BY_TIME)
+    return _pages(database, where, _BY_TIME) if where else _whole_log(database)
+
+
+@cache
+def _log_page(*, is_first: bool) -> Statement:
+    """The first events of the log, or the first after one: compiled, as this reads all there is."""
+    last = [bindparam(column.name, type_=column.type) for column in _BY_TIME]
+    beyond = [] if is_first else [_BY_TIME[0] >= last[0], tuple_(*_BY_TIME) > tuple_(*last)]
+    size = bindparam("size", type_=Integer)
+    return Statement(lambda dialect: _first(dialect, size, beyond, _BY_TIME))
+
+
+def _whole_log(database: Database) -> Iterator[StoredEvent]:
+    size, names, place = FIRST_PAGE, Names(), dict[str, int]()
+
+    def read(db: Connection) -> tuple[list[StoredEvent], Sequence[Sequence[Any]]]:
+        rows = _log_page(is_first=not place).fetch(db, {**place, "size": size})
+        return stored_events(db, rows, names), rows
+
+    while True:
+        found, rows = database.read(read)
+        yield from found
+        if len(found) < size:
+            return
+        size = next_size(size, _bytes_in(found))
+        place = {name: rows[-1][at] for name, at in _PLACES.items()}
 
 
 def newest_matching(
@@ -278,7 +303,7 @@ def _pages(
 
 def _first(
     dialect: Dialect,
-    size: int,
+    size: Any,
     where: Sequence[ColumnElement[bool]],
     order: Sequence[ColumnElement[Any]],
 ) -> Select[Any]:
