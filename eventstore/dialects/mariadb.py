@@ -240,7 +240,15 @@ def schema_lock(db: Connection) -> Iterator[None]:
         yield
     finally:
         if not db.invalidated:
-            db.exec_driver_sql(f"DO RELEASE_LOCK({_SCHEMA_LOCK})")
+            _release(db)
+
+
+def _release(db: Connection) -> None:
+    try:
+        db.exec_driver_sql(f"DO RELEASE_LOCK({_SCHEMA_LOCK})")
+    except BaseException:
+        db.invalidate()  # or the session would keep it in the pool
+        raise
 
 
 def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[object]:
