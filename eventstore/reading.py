@@ -32,7 +32,7 @@ from eventstore.statements import Statement, limit_of
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from eventstore.database import Database
     from eventstore.dialects import Dialect
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
+
+    _Row = Sequence[Any]
+    _Page = tuple[list[StoredEvent], Sequence[_Row]]
 
 PAGE = 1000
 """Events read at a time, at most; no transaction is open between two pages."""
@@ -126,25 +129,20 @@ def matching(database: Database, where: Sequence[ColumnElement[bool]]) -> Iterat
 def _log_page(*, is_first: bool) -> Statement:
     """The first events of the log, or the first after one: compiled, as this reads all there is."""
     last = [bindparam(column.name, type_=column.type) for column in _BY_TIME]
-    beyond = [] if is_first else [_BY_TIME[0] >= last[0], tuple_(*_BY_TIME) > tuple_(*last)]
+    beyond = [] if is_first else _beyond(_BY_TIME, last)
     size = bindparam("size", type_=Integer)
     return Statement(lambda dialect: _first(dialect, size, beyond, _BY_TIME))
 
 
 def _whole_log(database: Database) -> Iterator[StoredEvent]:
-    size, names, place = FIRST_PAGE, Names(), dict[str, int]()
+    names = Names()
 
-    def read(db: Connection) -> tuple[list[StoredEvent], Sequence[Sequence[Any]]]:
-        rows = _log_page(is_first=not place).fetch(db, {**place, "size": size})
+    def read(size: int, last: _Row | None, db: Connection) -> _Page:
+        place = {} if last is None else {name: last[at] for name, at in _PLACES.items()}
+        rows = _log_page(is_first=last is None).fetch(db, {**place, "size": size})
         return stored_events(db, rows, names), rows
 
-    while True:
-        found, rows = database.read(read)
-        yield from found
-        if len(found) < size:
-            return
-        size = next_size(size, _bytes_in(found))
-        place = {name: rows[-1][at] for name, at in _PLACES.items()}
+    return _in_pages(database, read)
 
 
 def newest_matching(
@@ -287,18 +285,37 @@ def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None
 def _pages(
     database: Database, where: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
 ) -> Iterator[StoredEvent]:
-    size, names = FIRST_PAGE, Names()
-    beyond: list[ColumnElement[bool]] = []
+    names = Names()
+
+    def read(size: int, last: _Row | None, db: Connection) -> _Page:
+        beyond: Sequence[ColumnElement[bool]] = []
+        if last is not None:
+            beyond = _beyond(order, [last[_PLACES[column.name]] for column in order])
+        page = _first(dialect_of(db), size, [*where, *beyond], order)
+        return _with_rows(db, page, names)
+
+    return _in_pages(database, read)
+
+
+def _in_pages(
+    database: Database, read: Callable[[int, _Row | None, Connection], _Page]
+) -> Iterator[StoredEvent]:
+    """All events, in pages; each is read from behind the last row of the one before."""
+    size, last = FIRST_PAGE, None
     while True:
-        page = _first(dialect_of(database.engine), size, [*where, *beyond], order)
-        found, rows = database.read(partial(_with_rows, query=page, names=names))
+        found, rows = database.read(partial(read, size, last))
         yield from found
         if len(found) < size:
             return
-        size = next_size(size, _bytes_in(found))
-        last = [rows[-1][_PLACES[column.name]] for column in order]
-        # The first by itself, too: MariaDB finds no place in an index by a tuple.
-        beyond = [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
+        size, last = next_size(size, _bytes_in(found)), rows[-1]
+
+
+def _beyond(
+    order: Sequence[ColumnElement[Any]], last: Sequence[Any]
+) -> Sequence[ColumnElement[bool]]:
+    """The condition for what comes after these values of the columns."""
+    # The first by itself, too: MariaDB finds no place in an index by a tuple.
+    return [order[0] >= last[0], tuple_(*order) > tuple_(*last)]
 
 
 def _first(

@@ -188,10 +188,6 @@ class Names:
         self.pipelines: dict[int, Pipeline] = {}
         self.streams: dict[tuple[int, int], StreamDescriptor | None] = {}
 
-    def add(self, pipeline_id: int, number: int, namespace: str | None, name: str | None) -> None:
-        """Take a stream from its row."""
-        self.streams[pipeline_id, number] = stream_of(name, namespace)
-
     def meet(self, db: Connection, met: Iterable[tuple[int, int]]) -> None:
         """Read those of these streams, by pipeline and number, that are not known.
 
@@ -204,7 +200,7 @@ class Names:
         ids, numbers = ({place[n] for place in unknown} for n in (0, 1))
         met_streams = {"ids": as_list(ids), "numbers": as_list(numbers)}
         for number, namespace, name, its_id, _, *names in _met.fetch(db, met_streams):
-            self.add(its_id, number, namespace, name)
+            self.streams[its_id, number] = stream_of(name, namespace)
             if its_id not in self.pipelines:
                 self.pipelines[its_id] = Pipeline(*names)
         for its_id, number in unknown - self.streams.keys():

@@ -97,10 +97,11 @@ events = Table(
     sqlite_with_rowid=False,
 )
 
-VERSIONS = 1 << 40
+_VERSION_BITS = 40
+VERSIONS = 1 << _VERSION_BITS
 """The ids of bodies count by it: a BIGINT has room for `PIPELINES`, each of fewer versions."""
 
-PIPELINES = 1 << 23
+PIPELINES = 1 << 63 - _VERSION_BITS
 
 bodies = Table(
     "_eventstore_bodies",
@@ -119,12 +120,12 @@ def body_id(pipeline_id: Any, version: Any) -> Any:
     return pipeline_id * VERSIONS + version
 
 
-# Not by `%`, which is another thing where MariaDB speaks Oracle's SQL. What it makes is unsigned
-# there, as its numbers in the other are 32 bits wide in PostgreSQL: nothing is to be taken off it.
+# Not by `%`, which is another thing where MariaDB speaks Oracle's SQL. It is unsigned on MariaDB:
+# who takes it off an id gets an error where that is negative.
 BODY_VERSION = bodies.c.id.bitwise_and(VERSIONS - 1)
 """The version of a body, by its id."""
 
-BODY_PIPELINE = bodies.c.id.bitwise_rshift(literal_column("40"))
+BODY_PIPELINE = bodies.c.id.bitwise_rshift(literal_column(str(_VERSION_BITS)))
 """The number of its pipeline; PostgreSQL shifts by no BIGINT, which a parameter would be."""
 
 

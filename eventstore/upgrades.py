@@ -76,6 +76,8 @@ def from_version_2(db: Connection, schema: str | None) -> None:
     StoreUnavailable where a body is of a version that no event can have.
     """
     with dialect_of(db).step_alone(db, schema):
+        if _is_there(db, schema, _OLD_BODIES.c.version, bodies):
+            _refuse_strays(db)
         _copy(db, schema, _OLD_EVENTS.c.body_version, _events_of_now(), events)
         _copy(db, schema, _OLD_BODIES.c.version, _bodies_of_now(), bodies)
 
@@ -90,9 +92,7 @@ def _copy(
     dialect, old = dialect_of(db), gone.table
     new = table.to_metadata(MetaData(), name=f"{table.name}_new")
     new.indexes.clear()  # their names are taken
-    if gone.name in dialect.column_names(db, table.name, schema):
-        if old is _OLD_BODIES:
-            _refuse_strays(db)
+    if _is_there(db, schema, gone, table):
         dialect.rename_table(db, table.name, old.name, schema)
     if dialect.column_names(db, old.name, schema):
         url = db.engine.url.render_as_string(hide_password=True)
@@ -106,6 +106,11 @@ def _copy(
         dialect.rename_table(db, new.name, table.name, schema)
         _log.warning("%s are copied: an earlier release cannot read them any more", table)
     dialect.create_table(db, table)  # what is missing of it: the indexes
+
+
+def _is_there(db: Connection, schema: str | None, gone: Column[Any], table: Table) -> bool:
+    """Whether a table has a column that is gone: it is the old one, where nothing was done yet."""
+    return gone.name in dialect_of(db).column_names(db, table.name, schema)
 
 
 def _refuse_strays(db: Connection) -> None:

@@ -21,10 +21,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import NullType
 
 from eventstore.dialects import galera
+from eventstore.dialects.making import make_missing
 from eventstore.driver import execute
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
@@ -270,9 +270,7 @@ def create_table(db: Connection, table: Table) -> None:
     for name in ("mariadb", "mysql"):  # as the URL calls it
         options = {"engine": "InnoDB", "charset": "utf8mb4", "collate": _COLLATION}
         copy.kwargs.update({f"{name}_{option}": value for option, value in options.items()})
-    db.execute(CreateTable(copy, if_not_exists=True))
-    for index in copy.indexes:
-        db.execute(CreateIndex(index, if_not_exists=True))
+    make_missing(db, copy)
 
 
 def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:

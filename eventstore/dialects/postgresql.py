@@ -6,9 +6,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, bindparam, cast, create_engine, extract, func, text
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import NullType
 
+from eventstore.dialects.making import make_missing
 from eventstore.driver import execute, fetch
 from eventstore.errors import StoreUnavailable
 
@@ -33,6 +33,7 @@ UNNESTS = True
 SKIPS_THROUGH_GROUPS = False
 SEEKS_BY_LATERAL = True
 """PostgreSQL reads all of a table else, to find a thousand rows of a hundred thousand."""
+
 SEEKS_ARE_DEAR = True
 """A seek takes 7 to 30 us: it reads all that matches on a page of the index before the first."""
 
@@ -184,9 +185,7 @@ def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[obj
 
 def create_table(db: Connection, table: Table) -> None:
     """Make a table and its indexes, or what is missing of them."""
-    db.execute(CreateTable(table, if_not_exists=True))
-    for index in table.indexes:
-        db.execute(CreateIndex(index, if_not_exists=True))
+    make_missing(db, table)
 
 
 def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import orjson
 from sqlalchemy import Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
+from eventstore.dialects.making import make_missing
 from eventstore.driver import execute, fetch
 from eventstore.errors import StoreUnavailable, UnsupportedDatabase
 
@@ -187,9 +187,7 @@ def step_alone(db: Connection, schema: str | None) -> AbstractContextManager[obj
 
 def create_table(db: Connection, table: Table) -> None:
     """Make a table and its indexes, or what is missing of them."""
-    db.execute(CreateTable(table, if_not_exists=True))
-    for index in table.indexes:
-        db.execute(CreateIndex(index, if_not_exists=True))
+    make_missing(db, table)
 
 
 def rename_table(db: Connection, old: str, new: str, schema: str | None) -> None:  # noqa: ARG001 - SQLite has no schemas

@@ -116,10 +116,14 @@ def count_of_appends(url: str, number: int, turn_s: float, wait: Callable[[], ob
     raise AssertionError("count() does not end")
 
 
+def as_kept(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a table, for what is in it as a driver gives it."""
+    return [type_coerce(column, NullType()) for column in table.columns]
+
+
 def _since(db: Connection, table: Table, later: ColumnElement[bool]) -> list[tuple[Any, ...]]:
     """Its rows as they are kept, in the order of their versions."""
-    columns = [type_coerce(column, NullType()) for column in table.columns]
-    rows = db.execute(select(*columns).where(later).order_by(*table.primary_key))
+    rows = db.execute(select(*as_kept(table)).where(later).order_by(*table.primary_key))
     return [tuple(row) for row in rows]
 
 

@@ -11,13 +11,13 @@ from itertools import count
 import duckdb
 import orjson
 import pytest
-from sqlalchemy import make_url, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import make_url, select
 
 from eventstore import Pipeline, StateEmitted
 from eventstore.tables import bodies, bodies_of, events, pipelines, streams
 from projections import SqlCatalogBackend, SqlStateBackend, connect, register_catalog
 from projections.tables import STREAMS_TABLE
+from tests.bench.bare import as_kept
 from tests.bench.turns import in_turns
 from tests.messages import configured_stream, stream_state
 from tests.read_side.sql_config import SqlConfig
@@ -115,8 +115,8 @@ def rows_of(store, pipeline, *tables):
                 where = table.c.pipeline_id == mine
             else:
                 where = table.c.pipeline_key == pipeline.key
-            columns = [type_coerce(column, NullType()) for column in table.columns]
-            found[table] = [tuple(row) for row in db.execute(select(*columns).where(where))]
+            rows = db.execute(select(*as_kept(table)).where(where))
+            found[table] = [tuple(row) for row in rows]
         return found
 
 
