@@ -309,9 +309,7 @@ class EventStore:
         KIND.check(*kinds)
         return lookup.newest(db, pipeline, kinds, up_to)
 
-    def newest_said(
-        self, pipeline: Pipeline, kinds: Sequence[str], up_to: int | None = None
-    ) -> list[Said]:
+    def newest_said(self, pipeline: Pipeline, kinds: Sequence[str], up_to: int) -> list[Said]:
         """What the `newest` say, which takes half the time where nobody asks who and when."""
         KIND.check(*kinds)
         return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to))

@@ -5,7 +5,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from eventstore import InvalidMoment, Pipeline, StateCleared, StateSaved, UnknownVersion
+from eventstore import (
+    InvalidMoment,
+    Pipeline,
+    StateCleared,
+    StateSaved,
+    StreamDescriptor,
+    UnknownVersion,
+)
 from projections import (
     BeforeHead,
     CatalogView,
@@ -14,6 +21,7 @@ from projections import (
     latest_catalog,
     latest_state,
     register_catalog,
+    replay,
     state_as_of,
 )
 from tests.messages import (
@@ -135,6 +143,19 @@ def test_clearing_one_stream_leaves_the_others(store):
     store.append(SHOP, saved("users", {"cursor": 1}), saved("orders", {"cursor": 1}))
     store.append(SHOP, StateCleared(store.event(SHOP, 1).stream))
     assert _cursors(latest_state(store, SHOP)) == {"orders": 1}
+
+
+def test_streams_that_were_silent_for_long_are_as_they_were_then(store):
+    users, orders = (StreamDescriptor(name) for name in ("users", "orders"))
+    store.append(SHOP, saved("users", {"cursor": 1}), saved("orders", {"cursor": 1}))
+    store.append(SHOP, saved("users", {"cursor": 2}), saved("orders", {"cursor": 2}))
+    first = store.event(SHOP, 1).body
+    store.append(SHOP, StateSaved(first, origin="restored", of=1), StateCleared(orders))
+    store.append(SHOP, *(saved("clicks", {"cursor": number}) for number in range(100)))
+    for version in (4, 6, 50, 106):
+        there = state_as_of(store, SHOP, version)
+        assert there.streams == replay(store, SHOP, StateView(SHOP), up_to=version).streams
+    assert (there.streams[users], orders in there.streams) == (first, False)
 
 
 @pytest.mark.parametrize("whole", [global_state({"lsn": 1}), legacy_state({"users": 1})])
