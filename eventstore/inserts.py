@@ -114,14 +114,15 @@ class _Lists:
 
     def run(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run it once, or for each half of the rows where they are too heavy for one."""
-        lists = dict(zip(self._names, map(list, zip(*rows, strict=True)), strict=True))
+        lists = dict(zip(self._names, zip(*rows, strict=True), strict=True))
         weight = sum(sum(map(len, filter(None, lists[name]))) for name in self._heavy)
         if weight > _WEIGHT_OF_LISTS and len(rows) > 1:
             middle = len(rows) // 2
             self.run(db, rows[:middle])
             self.run(db, rows[middle:])
         else:
-            self._statement.execute(db, lists)
+            as_list = dialect_of(db).as_list
+            self._statement.execute(db, {name: as_list(each) for name, each in lists.items()})
 
 
 @lru_cache(maxsize=32)  # a rebuild has tables of its own each time

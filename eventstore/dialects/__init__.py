@@ -126,8 +126,8 @@ class Dialect(Protocol):
     def is_in_list(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """Whether a column is in the list that a parameter has, by an index if it has one."""
 
-    def as_list(self, values: Collection[int] | Collection[str]) -> Any:
-        """Numbers, or keys of hexadecimal digits, as that parameter."""
+    def as_list(self, values: Collection[Any]) -> Any:
+        """Values as that parameter, or as a list for a column where it `UNNESTS`."""
 
     def begin_write(self, db: Connection) -> None:
         """Begin a transaction that will write."""

@@ -175,7 +175,7 @@ def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     return column.in_(select(func.unnest(listed)))
 
 
-def as_list(values: Collection[int] | Collection[str]) -> list[int | str]:
+def as_list(values: Collection[Any]) -> list[Any]:
     """The values as a list."""
     return list(values)
 

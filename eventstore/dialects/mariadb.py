@@ -189,7 +189,7 @@ def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     )
 
 
-def as_list(values: Collection[int] | Collection[str]) -> list[int | str]:
+def as_list(values: Collection[Any]) -> list[Any]:
     """The values as a list."""
     return list(values)
 

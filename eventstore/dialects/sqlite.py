@@ -150,7 +150,7 @@ def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     return column.in_(select(listed.c.value))
 
 
-def as_list(values: Collection[int] | Collection[str]) -> str:
+def as_list(values: Collection[Any]) -> str:
     """The values as JSON."""
     return orjson.dumps(list(values)).decode()
 

@@ -43,6 +43,40 @@ def test_one_state_is_appended_and_read_back(store):
     assert len(stored.hash) == 32
 
 
+ODD_TEXTS = [
+    '"',
+    "\\",
+    '\\"',
+    "{",
+    "}",
+    ",",
+    "NULL",
+    "null",
+    " ",
+    "'",
+    "\n",
+    r"\x00",
+    "%s",
+    ":a",
+    "€😀",
+]
+
+
+def test_texts_are_stored_in_batches_as_they_are(store):
+    for text in ODD_TEXTS:
+        said = {"actor": text, "reason": text, "run": text}
+        store.append(
+            SHOP, *(saved(text, {text: n}, text) for n in range(3)), StateCleared(), **said
+        )
+    read = list(store.history(SHOP))
+    texts = [(each.actor, each.reason, each.run) for each in read[::4]]
+    assert texts == [(text, text, text) for text in ODD_TEXTS]
+    assert [each.stream for each in read[::4]] == [
+        StreamDescriptor(text, text) for text in ODD_TEXTS
+    ]
+    assert verify(store).is_whole
+
+
 @pytest.mark.parametrize(
     "event",
     [
