@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
+from eventstore.dialects import dialect_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,7 +36,7 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     # SQLAlchemy 2.1 asks the engine, too, who listens to it; `do_execute` is of the dialect.
     if db._has_events or db.engine._has_events or db.dialect._has_events or db._echo:
         return db.exec_driver_sql(sql, values)
-    cursor = db.connection.cursor()
+    cursor = dialect_of(db).cursor(db)
     try:
         cursor.execute(sql, values)
     except db.dialect.loaded_dbapi.Error as error:
