@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from eventstore.errors import (
     AlteredBody,
+    AlteredLog,
     AppendIdReused,
     CheckpointBroken,
     CheckpointUnusable,
@@ -46,6 +47,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "AlteredBody",
+    "AlteredLog",
     "AppendIdReused",
     "BodyErased",
     "CatalogRegistered",

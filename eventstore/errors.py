@@ -11,7 +11,8 @@ EventStoreError
 │   ├── StateNotFound
 │   └── StreamNotFound
 ├── ErasedBody                  the event is there, its body is not any more
-├── AlteredBody                 what is kept cannot be the body that was stored
+├── AlteredLog                  what is there cannot have been stored so
+│   └── AlteredBody             nor can what is kept be the body that was
 ├── CheckpointUnusable          missing, unreadable, or signed with another key: it tells nothing
 ├── CheckpointBroken            the signature is wrong, or the history is not the one it signed
 ├── HistoryConflict             somebody else appended first
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlteredBody",
+    "AlteredLog",
     "AppendIdReused",
     "CheckpointBroken",
     "CheckpointUnusable",
@@ -103,7 +105,11 @@ class ErasedBody(EventStoreError):
     """The body of an event was erased; what it said is gone, that it was there is not."""
 
 
-class AlteredBody(EventStoreError):
+class AlteredLog(EventStoreError):
+    """What is there cannot be read, and was changed by somebody: `verify` finds all of it."""
+
+
+class AlteredBody(AlteredLog):
     """What is kept of a body cannot be what was stored: `verify` finds all that was changed."""
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from eventstore.errors import (
+    AlteredLog,
+    EventStoreError,
     Invalid,
     InvalidMoment,
     InvalidPipeline,
@@ -21,7 +23,7 @@ from eventstore.errors import (
 from eventstore.events import KINDS, StreamDescriptor
 from projections.as_of import BeforeHead, Moment, parse_moment, state_as_of
 from projections.differences import cut_view
-from projections.display import complain, printable, rfc3339
+from projections.display import Progress, complain, printable, rfc3339
 from projections.wiring import connect
 from projections.wording import some_streams
 
@@ -97,12 +99,37 @@ def opened(db: str, schema: str | None, *, writes: bool = False) -> Iterator[Eve
     """Open a store that is there; raises NotAnEventStore: no command but `record` makes one."""
     with connect(db, schema=schema, create=False) as store:
         if not writes:
-            yield store
+            with _altered_or_our_fault(store):
+                yield store
             return
         with suppress(SchemaTooOld):
             _ = store.database.engine
-    with connect(db, schema=schema) as store:
+    with connect(db, schema=schema) as store, _altered_or_our_fault(store):
         yield store
+
+
+_EXPECTED = (EventStoreError, OSError, typer.Exit, typer.Abort, typer.TyperException)
+
+
+@contextmanager
+def _altered_or_our_fault(store: EventStore) -> Iterator[None]:
+    """Raise AlteredLog for what fails because somebody changed what is stored; else it is a bug."""
+    try:
+        yield
+    except _EXPECTED:
+        raise
+    except Exception as error:
+        from eventstore.integrity import verify  # noqa: PLC0415 - needed here alone
+
+        report = verify(store, progress=Progress("event", "verified"))
+        found = [
+            *(f"{bad.pipeline}: {bad.problem}" for bad in report.pipelines if bad.problem),
+            *report.problems,
+        ]
+        if not found:
+            raise
+        told = f"altered, and not to be read: {found[0]} (see: eventstore verify)"
+        raise AlteredLog(told) from error
 
 
 def on_store(command: Callable[..., None], *, writes: bool = False) -> Callable[..., None]:

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 def pipelines(db: Db, schema: Schema = None, json: Json = False) -> None:
     """List the pipelines, and the version and time of each."""
-    with opened(db, schema) as store:
-        rows = store.ends().items()
     table = Table(["version", "last event", "pipeline"], whole=2)
-    print_found(rows, table, _head_row, _head_as_json if json else None, empty="no pipeline yet")
+    as_json = _head_as_json if json else None
+    with opened(db, schema) as store:
+        print_found(store.ends().items(), table, _head_row, as_json, empty="no pipeline yet")
 
 
 def _head_row(reached: tuple[Pipeline, Head]) -> list[str | datetime]:
