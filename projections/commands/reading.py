@@ -140,8 +140,9 @@ def catalog(
 ) -> None:
     """Print the catalog, as a connector's --catalog file takes it."""
     view = catalog_as_of(store, pipeline, moment_of(at))
-    complain(f"not there: {words}" for _, words in audit.erased_from(store, view))
-    if not table and not view.by_descriptor:
+    erased = [f"not there: {words}" for _, words in audit.erased_from(store, view)]
+    complain(erased)
+    if not table and not view.by_descriptor and not erased:
         complain([f"no catalog of {pipeline} yet"])
     if not table:
         print_json_text(view.catalog.model_dump_json(by_alias=True, exclude_unset=True))

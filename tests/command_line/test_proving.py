@@ -177,6 +177,8 @@ def test_it_says_when_the_current_definition_of_a_stream_goes_and_who_took_it(tm
     assert printed.complaints == [f"eventstore: not there: {taken}"]
     [found] = eventstore("doctor", "--json", *database).lines
     assert json.loads(found)["detail"] == taken
+    eventstore("erase", "--stream", "orders", "--reason", "asked to", "--yes", *database)
+    assert all(" not there: " in each for each in eventstore("catalog", *database).complaints)
 
 
 def test_what_was_erased_is_said_after_what_was_shown(database, eventstore):
