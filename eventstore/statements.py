@@ -9,7 +9,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Integer, literal_column
+from sqlalchemy import Integer, LargeBinary, literal_column
 
 from eventstore.dialects import dialect_of
 from eventstore.driver import execute, fetch
@@ -85,7 +85,9 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> Compiled:
     processors = [
         (name, process)
         for name, bound in compiled.binds.items()
-        if (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
+        # Drivers take bytes as they are, and psycopg in less time than what SQLAlchemy wraps them in.
+        if not isinstance(bound.type, LargeBinary)
+        and (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
     ]
     constants = {
         name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
