@@ -85,7 +85,7 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> Compiled:
     processors = [
         (name, process)
         for name, bound in compiled.binds.items()
-        # Drivers take bytes as they are, and psycopg in less time than what SQLAlchemy wraps them in.
+        # As they are, drivers take bytes in less time than in what SQLAlchemy wraps them in.
         if not isinstance(bound.type, LargeBinary)
         and (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
     ]
