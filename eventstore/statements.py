@@ -18,7 +18,8 @@ from eventstore.schema import schema_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Executable
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Executable
+    from sqlalchemy import Dialect as SQLAlchemysDialect
 
     from eventstore.dialects import Dialect
     from eventstore.driver import Answer
@@ -82,20 +83,28 @@ def _compile(core: Executable, db: Connection, schema: str | None) -> Compiled:
         schema_translate_map={None: schema} if schema else None,
         render_schema_translate=bool(schema),
     )
-    processors = [
-        (name, process)
-        for name, bound in compiled.binds.items()
-        # As they are, drivers take bytes in less time than in what SQLAlchemy wraps them in.
-        if not isinstance(bound.type, LargeBinary)
-        and (process := bound.type.dialect_impl(db.dialect).bind_processor(db.dialect))
-    ]
-    constants = {
-        name: bound.value for name, bound in compiled.binds.items() if bound.value is not None
-    }
+    constants: dict[str, Any] = {}
+    processors = []
+    for bound, name in compiled.bind_names.items():
+        process = _processor(bound, db.dialect)
+        if bound.value is not None:
+            constants[name] = process(bound.value) if process else bound.value
+        elif process:
+            processors.append((name, process))
     if not compiled.positional:
-        return Compiled(compiled.string, constants, processors, list(compiled.binds), None)
+        names = list(compiled.bind_names.values())
+        return Compiled(compiled.string, constants, processors, names, None)
     names = compiled.positiontup
     in_order = (
         itemgetter(*names) if len(names) > 1 else lambda values: tuple(map(values.get, names))
     )
     return Compiled(compiled.string, constants, processors, names, in_order)
+
+
+def _processor(
+    bound: BindParameter[Any], dialect: SQLAlchemysDialect
+) -> Callable[[Any], Any] | None:
+    """What makes of a value what the driver takes; None where it is that already."""
+    if isinstance(bound.type, LargeBinary):
+        return None  # bytes, which take a driver longer in what SQLAlchemy wraps them in
+    return bound.type.dialect_impl(dialect).bind_processor(dialect)
