@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
-from eventstore.dialects import dialect_of
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
+
+
+_AS_THEY_ARE: dict[str, Any] = {}
+_CURSORS = {"psycopg": {"binary": True}}
+"""How cursors are made: psycopg 3 reads bytes that are sent as text, twice as many, longer."""
 
 
 class Answer(Protocol):
@@ -36,7 +39,7 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     # SQLAlchemy 2.1 asks the engine, too, who listens to it; `do_execute` is of the dialect.
     if db._has_events or db.engine._has_events or db.dialect._has_events or db._echo:
         return db.exec_driver_sql(sql, values)
-    cursor = dialect_of(db).cursor(db)
+    cursor = db.connection.cursor(**_CURSORS.get(db.dialect.driver, _AS_THEY_ARE))
     try:
         cursor.execute(sql, values)
     except db.dialect.loaded_dbapi.Error as error:

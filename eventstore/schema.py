@@ -35,9 +35,8 @@ class Schema:
 
 def schema_name(db: Connection) -> str | None:
     """Where the engine's owner puts tables that name no schema."""
-    translation = db.get_execution_options().get("schema_translate_map") or {}
-    name: str | None = translation.get(None)
-    return name
+    translation = db.get_execution_options().get("schema_translate_map")
+    return translation.get(None) if translation else None
 
 
 def versions(db: Connection) -> dict[str, int]:

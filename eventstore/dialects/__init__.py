@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import duckdb, mariadb, postgresql, sqlite
@@ -102,9 +101,6 @@ class Dialect(Protocol):
 
     def check_session(self, db: Connection) -> None:
         """Refuse sessions in which no promise can be kept; raises StoreUnavailable."""
-
-    def cursor(self, db: Connection) -> DBAPICursor:
-        """A cursor of the driver's, as it answers fastest."""
 
     def turn(self, db: Connection) -> AbstractContextManager[object]:
         """Wait for this process's turn to write, where threads must not even race."""

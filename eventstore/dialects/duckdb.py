@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import Pool
 
@@ -108,11 +107,6 @@ def _has_connections(pool: Pool) -> bool:
 
 _files: WeakKeyDictionary[Pool, str | None] = WeakKeyDictionary()
 """The path of the file that a pool has open, as DuckDB knows it; None for one in memory."""
-
-
-def cursor(db: Connection) -> DBAPICursor:
-    """As the driver makes it."""
-    return db.connection.cursor()
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.types import TypeEngine
 
     from eventstore.dialects import Verdict
@@ -159,11 +158,6 @@ def check_session(db: Connection) -> None:
             "committed on another: give the engine "
             f'connect_args={{"init_command": "{_SQL_MODE}, {galera.SYNC_WAIT}"}}'
         )
-
-
-def cursor(db: Connection) -> DBAPICursor:
-    """As the driver makes it."""
-    return db.connection.cursor()
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know

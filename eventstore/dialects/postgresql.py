@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -85,12 +84,6 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
 
 def check_session(db: Connection) -> None:
     """Nothing to refuse: what a session may set changes no value."""
-
-
-def cursor(db: Connection) -> DBAPICursor:
-    """One that psycopg 3 reads in binary: as text, bytes are twice as many, and numbers parsed."""
-    options = {"binary": True} if db.dialect.driver == "psycopg" else {}
-    return db.connection.cursor(**options)
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know

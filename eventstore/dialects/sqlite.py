@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.exc import DBAPIError
 
     from eventstore.dialects import Verdict
@@ -100,11 +99,6 @@ def check_session(db: Connection) -> None:
         raise UnsupportedDatabase(
             f"an engine with paramstyle={db.dialect.paramstyle!r} was not tried: leave that out"
         )
-
-
-def cursor(db: Connection) -> DBAPICursor:
-    """As the driver makes it."""
-    return db.connection.cursor()
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know

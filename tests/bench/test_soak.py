@@ -48,7 +48,7 @@ def url(request, tmp_path):
 def test_neither_memory_nor_latency_grows_with_the_history(request, url):
     appends = EVENTS // BATCH
     tenth = appends // 10
-    latencies, processor, memory, caches = [], [], [], []
+    latencies, processor, memory = [], [], []
     with connect(url) as store:
         begun = time.monotonic()
         for number in range(appends):
@@ -61,7 +61,6 @@ def test_neither_memory_nor_latency_grows_with_the_history(request, url):
             processor.append(time.process_time() - spent)
             if (number + 1) % tenth == 0:
                 memory.append(resident_mib())
-                caches.append(cache_mib(store))
         assert store.head(SHOP).version == appends * BATCH
     medians = by_tenth(latencies)
     note(
@@ -74,12 +73,10 @@ def test_neither_memory_nor_latency_grows_with_the_history(request, url):
             "median milliseconds of an append, by tenth": medians,
             "of them on this process's processor": by_tenth(processor),
             "resident MiB after each tenth": [round(each, 1) for each in memory],
-            "of them the database's cache of its file": [round(each, 1) for each in caches],
         },
     )
     assert medians[-1] <= 1.2 * medians[0]
-    ours = [whole - cache for whole, cache in zip(memory, caches, strict=True)]
-    assert ours[-1] <= 1.1 * ours[0]
+    assert memory[-1] <= 1.1 * memory[0]
 
 
 def events(first):
@@ -102,15 +99,6 @@ def resident_mib():
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
     return int(line.split()[1]) / 1024
-
-
-def cache_mib(store):
-    """What DuckDB, which is in this process, says it keeps of its file."""
-    with store.database.engine.connect() as db:
-        if db.dialect.name != "duckdb":
-            return 0
-        query = "SELECT sum(memory_usage_bytes) FROM duckdb_memory()"
-        return int(db.exec_driver_sql(query).scalar()) / 1024 / 1024
 
 
 def note(name, result):
