@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
+from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select, true
 
 from eventstore.rows import OF_PIPELINE
 from eventstore.statements import limit_of
@@ -63,25 +63,28 @@ def newest_bodies(
 ) -> Select[Any]:
     """These columns of each stream, its newest version of a kind, and the body beside that.
 
-    In the history `pipeline_id`, before the version `before`. Where seeks are dear, most are found
-    among so many events that are `near`, and no other body is.
+    In the history `pipeline_id`, before the version `before`. Where seeks are dear, as many events
+    and bodies as are `near` are looked through first.
     """
     its_id = bindparam("pipeline_id", type_=BigInteger)
     before: Any = bindparam("before", type_=BigInteger)
-    beside: Any = bodies
     if dialect.SEEKS_ARE_DEAR:
         # PostgreSQL looks into no subquery, and so does not plan anew for each version.
         before = select(before).scalar_subquery()
-        found = _nearest_of_streams(dialect, columns, kind, its_id, before=before, near=near)
-        from_id, to_id = body_id(its_id, 0), body_id(its_id, before)
-        query = select(bodies.c.id, bodies.c.codec, bodies.c.data).where(bodies.c.id > from_id)
-        beside = _last(query.where(bodies.c.id < to_id), bodies.c.id, near)
-    else:
-        found = newest_of_streams(dialect, columns, [kind], its_id, before=before)
-    newest = found.offset(limit_of(0)).subquery()  # or SQLite would seek each version twice
-    *_, version = newest.c
-    its_body = beside.c.id == body_id(its_id, version)
-    return select(newest, beside.c.codec, beside.c.data).outerjoin_from(newest, beside, its_body)
+        newest = _nearest_of_streams(dialect, columns, kind, its_id, before=before, near=near)
+        return _with_nearest_bodies(newest.subquery(), its_id, before=before, near=near)
+    newest = newest_of_streams(dialect, columns, [kind], its_id, before=before)
+    found = newest.offset(_ALONE).subquery()  # or SQLite would seek each version twice
+    *_, version = found.c
+    its_body = bodies.c.id == body_id(its_id, version)
+    return select(found, bodies.c.codec, bodies.c.data).outerjoin_from(found, bodies, its_body)
+
+
+_ALONE = limit_of(0)
+"""As an OFFSET it keeps a subquery from being made part of the rest."""
+
+_LOOKED_THROUGH = 8
+"""Events of any kind that are read for each of a kind: in a row, as many cost less than a seek."""
 
 
 def _nearest_of_streams(
@@ -100,11 +103,11 @@ def _nearest_of_streams(
     """
     query = select(events.c.stream_number, events.c.version, events.c.kind)
     query = query.where(events.c.pipeline_id == pipeline_id, events.c.version < before)
-    last = _last(query, events.c.version, near)
+    last = _last(query, events.c.version, near * _LOOKED_THROUGH)
+    of_kind = _last(select(last).where(last.c.kind == kind), last.c.version, near)
     found = (
-        select(last.c.stream_number, func.max(last.c.version).label("version"))
-        .where(last.c.kind == kind)  # here: PostgreSQL would seek each stream in another index
-        .group_by(last.c.stream_number)
+        select(of_kind.c.stream_number, func.max(of_kind.c.version).label("version"))
+        .group_by(of_kind.c.stream_number)
         .subquery()
     )
     far = newest_of_one(dialect, kind, streams.c.number, pipeline_id, before=before)
@@ -112,7 +115,21 @@ def _nearest_of_streams(
         select(*columns, func.coalesce(found.c.version, far).label("version"))
         .outerjoin_from(streams, found, found.c.stream_number == streams.c.number)
         .where(streams.c.pipeline_id == pipeline_id)
+        .offset(_ALONE)
     )
+
+
+def _with_nearest_bodies(newest: Subquery, its_id: Any, *, before: Any, near: int) -> Select[Any]:
+    """The bodies beside these versions: first among so many, then by seeks."""
+    what = (bodies.c.id, bodies.c.codec, bodies.c.data)
+    from_id, to_id = body_id(its_id, 0), body_id(its_id, before)
+    there = _last(select(*what).where(bodies.c.id > from_id, bodies.c.id < to_id), what[0], near)
+    its_own = body_id(its_id, newest.c.version)
+    sought = select(*what).where(bodies.c.id == its_own, there.c.id.is_(None))
+    far = sought.offset(_ALONE).lateral()
+    one = (func.coalesce(there.c[name], far.c[name]) for name in ("codec", "data"))
+    those = newest.outerjoin(there, there.c.id == its_own).outerjoin(far, true())
+    return select(newest, *one).select_from(those)
 
 
 def _last(query: Select[Any], order: ColumnElement[Any], rows: int) -> Subquery:

@@ -148,14 +148,14 @@ def test_clearing_one_stream_leaves_the_others(store):
 def test_streams_that_were_silent_for_long_are_as_they_were_then(store):
     users, orders = (StreamDescriptor(name) for name in ("users", "orders"))
     store.append(SHOP, saved("users", {"cursor": 1}), saved("orders", {"cursor": 1}))
-    store.append(SHOP, saved("users", {"cursor": 2}), saved("orders", {"cursor": 2}))
+    store.append(SHOP, saved("users", {"cursor": 2}), saved("items", {"cursor": 1}))
     first = store.event(SHOP, 1).body
     store.append(SHOP, StateSaved(first, origin="restored", of=1), StateCleared(orders))
-    store.append(SHOP, *(saved("clicks", {"cursor": number}) for number in range(100)))
-    for version in (4, 6, 50, 106):
+    store.append(SHOP, *emitted(100), *(saved("clicks", {"cursor": n}) for n in range(100)))
+    for version in (4, 6, 50, 106, 150, 206):
         there = state_as_of(store, SHOP, version)
         assert there.streams == replay(store, SHOP, StateView(SHOP), up_to=version).streams
-    assert (there.streams[users], orders in there.streams) == (first, False)
+    assert (len(there.streams), there.streams[users], orders in there.streams) == (3, first, False)
 
 
 @pytest.mark.parametrize("whole", [global_state({"lsn": 1}), legacy_state({"users": 1})])
