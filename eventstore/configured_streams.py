@@ -75,7 +75,7 @@ def _canonical(body: bytes) -> str:
     return json.dumps(json.loads(body), sort_keys=True)
 
 
-class Said:
+class StreamsSaid:
     """What configured streams said, to be compared with what they say later.
 
     Not by the JSON of their models: to write that takes pydantic half as long again.
@@ -89,24 +89,37 @@ class Said:
     def is_said_by(self, streams: Sequence[ConfiguredAirbyteStream]) -> bool:
         """Whether these say the same; False also where that cannot be told so fast."""
         # By both: JSON tells 1 from true and 1.0, Python tells NaN from null.
-        return self._json == _as_json(streams) and self._free == _free(streams)
+        same = self._json is not None and self._json == _as_json(streams)
+        return same and self._free == _free(streams)
 
 
 def _as_json(streams: Sequence[ConfiguredAirbyteStream]) -> bytes | None:
+    """What their fields hold, and which were set; None where a model, say, stands in a schema."""
+    from airbyte_protocol.models import AirbyteStream, ConfiguredAirbyteStream  # noqa: PLC0415
+
+    def fields(model: object) -> list[Any]:
+        if not isinstance(model, ConfiguredAirbyteStream | AirbyteStream):
+            raise TypeError
+        set_by_hand = sorted(model.__pydantic_fields_set__)
+        return [model.__dict__, model.__pydantic_extra__, set_by_hand]
+
     try:
-        return orjson.dumps(streams, default=_fields)
+        return orjson.dumps(streams, default=fields)
     except TypeError:
         return None
 
 
-def _fields(model: BaseModel) -> tuple[Any, ...]:
-    return model.__dict__, model.__pydantic_extra__, *model.__pydantic_fields_set__
-
-
 def _free(streams: Sequence[ConfiguredAirbyteStream]) -> list[list[Any]]:
-    """What of them may be anything."""
+    """What of them may be anything, and what nobody validates when it is set."""
     return [
-        [each.stream.json_schema, each.stream.__pydantic_extra__, each.__pydantic_extra__]
+        [
+            each.stream.json_schema,
+            each.stream.__pydantic_extra__,
+            each.__pydantic_extra__,
+            each.generation_id,
+            each.minimum_generation_id,
+            each.sync_id,
+        ]
         for each in streams
     ]
 

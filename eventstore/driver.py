@@ -10,11 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
-
-
-_AS_THEY_ARE: dict[str, Any] = {}
-_CURSORS = {"psycopg": {"binary": True}}
-"""How cursors are made: psycopg 3 reads bytes that are sent as text, twice as many, longer."""
+    from sqlalchemy.engine.interfaces import DBAPICursor
 
 
 class Answer(Protocol):
@@ -39,7 +35,7 @@ def execute(db: Connection, sql: str, values: Any = ()) -> Answer:
     # SQLAlchemy 2.1 asks the engine, too, who listens to it; `do_execute` is of the dialect.
     if db._has_events or db.engine._has_events or db.dialect._has_events or db._echo:
         return db.exec_driver_sql(sql, values)
-    cursor = db.connection.cursor(**_CURSORS.get(db.dialect.driver, _AS_THEY_ARE))
+    cursor = _cursor(db)
     try:
         cursor.execute(sql, values)
     except db.dialect.loaded_dbapi.Error as error:
@@ -55,6 +51,15 @@ def fetch(db: Connection, sql: str, values: Any = ()) -> Sequence[Sequence[Any]]
     except db.dialect.loaded_dbapi.Error as error:
         raise _as_sqlalchemys(db, answer, sql, error) from error
     return rows
+
+
+def _cursor(db: Connection) -> DBAPICursor:
+    """As the driver answers fastest: psycopg 3 is sent twice as many bytes where they are text."""
+    if db.dialect.driver == "psycopg":
+        driver, connection = db.dialect.loaded_dbapi, db.connection.driver_connection
+        if connection.cursor_factory is driver.Cursor:  # type: ignore[union-attr]
+            return db.connection.cursor(binary=True)
+    return db.connection.cursor()
 
 
 def _as_sqlalchemys(db: Connection, answer: Any, sql: str, error: Exception) -> DBAPIError:

@@ -13,12 +13,12 @@ from eventstore.compression import PLAIN
 from eventstore.dialects import dialect_of
 from eventstore.errors import AlteredBody
 from eventstore.events import Said
-from eventstore.newest import END, newest_bodies, newest_of_streams, what_is_there
+from eventstore.newest import END, STREAM, newest_bodies, newest_of_streams, what_is_there
 from eventstore.reading import PAGE
 from eventstore.rows import STORED, Names, find_pipeline_id, stored_events, stream_of
 from eventstore.sharing import reader
 from eventstore.statements import Statement
-from eventstore.tables import bodies, body_id, events, keeper_of, streams
+from eventstore.tables import bodies, body_id, events, keeper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,16 +45,13 @@ _chosen_bodies = Statement(
 )
 
 
-_STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
-
-
 @cache
 def _newest_versions(kinds: tuple[str, ...]) -> Statement:
     """Of each stream its row, and the version of the newest event of each kind."""
     its_id: Any = bindparam("pipeline_id")
     before: Any = bindparam("before")
     return Statement(
-        lambda dialect: newest_of_streams(dialect, _STREAM, kinds, its_id, before=before)
+        lambda dialect: newest_of_streams(dialect, STREAM, kinds, its_id, before=before)
     )
 
 
@@ -65,7 +62,7 @@ _NEAR_PER_STREAM = 2
 @cache
 def _newest_bodies(kind: str, near: int) -> Statement:
     """Of each stream its row, the version of its newest event of a kind, and the body beside it."""
-    return Statement(lambda dialect: newest_bodies(dialect, _STREAM, kind, near))
+    return Statement(lambda dialect: newest_bodies(dialect, kind, near))
 
 
 @cache

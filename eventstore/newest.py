@@ -58,10 +58,11 @@ def newest_of_streams(
     return select(*columns, *(group.c.version for group in groups)).select_from(joined).where(mine)
 
 
-def newest_bodies(
-    dialect: Dialect, columns: Sequence[ColumnElement[Any]], kind: str, near: int
-) -> Select[Any]:
-    """These columns of each stream, its newest version of a kind, and the body beside that.
+STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
+
+
+def newest_bodies(dialect: Dialect, kind: str, near: int) -> Select[Any]:
+    """STREAM of each stream, its newest version of a kind, and the codec and data kept by that one.
 
     In the history `pipeline_id`, before the version `before`. Where seeks are dear, as many events
     and bodies as are `near` are looked through first.
@@ -70,14 +71,14 @@ def newest_bodies(
     before: Any = bindparam("before", type_=BigInteger)
     if dialect.SEEKS_ARE_DEAR:
         # PostgreSQL looks into no subquery, and so does not plan anew for each version.
-        before = select(before).scalar_subquery()
-        newest = _nearest_of_streams(dialect, columns, kind, its_id, before=before, near=near)
-        return _with_nearest_bodies(newest.subquery(), its_id, before=before, near=near)
-    newest = newest_of_streams(dialect, columns, [kind], its_id, before=before)
+        unseen = select(before).scalar_subquery()
+        newest = _nearest_of_streams(dialect, kind, its_id, before=unseen, near=near)
+        return _with_nearest_bodies(newest.subquery(), its_id, before=unseen, near=near)
+    newest = newest_of_streams(dialect, STREAM, [kind], its_id, before=before)
     found = newest.offset(_ALONE).subquery()  # or SQLite would seek each version twice
     *_, version = found.c
-    its_body = bodies.c.id == body_id(its_id, version)
-    return select(found, bodies.c.codec, bodies.c.data).outerjoin_from(found, bodies, its_body)
+    its_own = bodies.c.id == body_id(its_id, version)
+    return select(found, bodies.c.codec, bodies.c.data).outerjoin_from(found, bodies, its_own)
 
 
 _ALONE = limit_of(0)
@@ -86,50 +87,54 @@ _ALONE = limit_of(0)
 _LOOKED_THROUGH = 8
 """Events of any kind that are read for each of a kind: in a row, as many cost less than a seek."""
 
+_ANY_PLAN_BUT_LOOPS = {"full": True}
+"""For a join of which one side has all that is wanted: as a FULL JOIN PostgreSQL cannot loop over
+thousands of rows by thousands, as it does while it has no statistics of a pipeline."""
+
 
 def _nearest_of_streams(
-    dialect: Dialect,
-    columns: Sequence[ColumnElement[Any]],
-    kind: str,
-    pipeline_id: Any,
-    *,
-    before: Any,
-    near: int,
+    dialect: Dialect, kind: str, pipeline_id: Any, *, before: Any, near: int
 ) -> Select[Any]:
     """What `newest_of_streams` finds: first among so many events, then by seeks.
 
     To read those events in a row takes PostgreSQL a fifth of the time of as many seeks, each of
     which is the dearer the longer the history of its stream is.
     """
-    query = select(events.c.stream_number, events.c.version, events.c.kind)
-    query = query.where(events.c.pipeline_id == pipeline_id, events.c.version < before)
-    last = _last(query, events.c.version, near * _LOOKED_THROUGH)
+    looked_through = near * _LOOKED_THROUGH
+    query = select(events.c.stream_number, events.c.version, events.c.kind).where(
+        events.c.pipeline_id == pipeline_id,
+        events.c.version < before,
+        events.c.version >= before - looked_through,
+    )
+    last = _last(query, events.c.version, looked_through)
     of_kind = _last(select(last).where(last.c.kind == kind), last.c.version, near)
     found = (
         select(of_kind.c.stream_number, func.max(of_kind.c.version).label("version"))
         .group_by(of_kind.c.stream_number)
         .subquery()
     )
-    far = newest_of_one(dialect, kind, streams.c.number, pipeline_id, before=before)
+    mine = select(*STREAM).where(streams.c.pipeline_id == pipeline_id).subquery()
+    same = found.c.stream_number == mine.c.number
+    far = newest_of_one(dialect, kind, mine.c.number, pipeline_id, before=before)
     return (
-        select(*columns, func.coalesce(found.c.version, far).label("version"))
-        .outerjoin_from(streams, found, found.c.stream_number == streams.c.number)
-        .where(streams.c.pipeline_id == pipeline_id)
+        select(mine, func.coalesce(found.c.version, far).label("version"))
+        .select_from(mine.join(found, same, **_ANY_PLAN_BUT_LOOPS))
         .offset(_ALONE)
     )
 
 
 def _with_nearest_bodies(newest: Subquery, its_id: Any, *, before: Any, near: int) -> Select[Any]:
     """The bodies beside these versions: first among so many, then by seeks."""
-    what = (bodies.c.id, bodies.c.codec, bodies.c.data)
-    from_id, to_id = body_id(its_id, 0), body_id(its_id, before)
-    there = _last(select(*what).where(bodies.c.id > from_id, bodies.c.id < to_id), what[0], near)
+    what, end = (bodies.c.id, bodies.c.codec, bodies.c.data), body_id(its_id, before)
+    there = select(*what).where(bodies.c.id < end, bodies.c.id >= end - near).subquery()
     its_own = body_id(its_id, newest.c.version)
+    found = newest.join(there, there.c.id == its_own, **_ANY_PLAN_BUT_LOOPS)
     sought = select(*what).where(bodies.c.id == its_own, there.c.id.is_(None))
     far = sought.offset(_ALONE).lateral()
     one = (func.coalesce(there.c[name], far.c[name]) for name in ("codec", "data"))
-    those = newest.outerjoin(there, there.c.id == its_own).outerjoin(far, true())
-    return select(newest, *one).select_from(those)
+    # Not IS NOT NULL, which would make the join a plain one again.
+    wanted = func.coalesce(newest.c.number, -1) >= 0
+    return select(newest, *one).select_from(found.outerjoin(far, true())).where(wanted)
 
 
 def _last(query: Select[Any], order: ColumnElement[Any], rows: int) -> Subquery:

@@ -24,6 +24,7 @@ from eventstore.events import KINDS, StreamDescriptor
 from projections.as_of import BeforeHead, Moment, parse_moment, state_as_of
 from projections.differences import cut_view
 from projections.display import Progress, complain, printable, rfc3339
+from projections.record import Stopped
 from projections.wiring import connect
 from projections.wording import some_streams
 
@@ -108,7 +109,7 @@ def opened(db: str, schema: str | None, *, writes: bool = False) -> Iterator[Eve
         yield store
 
 
-_EXPECTED = (EventStoreError, OSError, typer.Exit, typer.Abort, typer.TyperException)
+_EXPECTED = (EventStoreError, OSError, Stopped, typer.Exit, typer.Abort, typer.TyperException)
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def _altered_or_our_fault(store: EventStore) -> Iterator[None]:
         ]
         if not found:
             raise
-        told = f"altered, and not to be read: {found[0]} (see: eventstore verify)"
+        told = f"this failed, and the log was altered: {found[0]} (see: eventstore verify)"
         raise AlteredLog(told) from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import codec
-from eventstore.configured_streams import Said
+from eventstore.configured_streams import StreamsSaid
 from eventstore.errors import HistoryConflict
 from eventstore.reading import FIRST_PAGE
 from projections.catalogs import count_of_rows
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Last(NamedTuple):
-    said: Said
+    said: StreamsSaid
     draft: Draft
     version: int
     hash: bytes
@@ -43,7 +43,7 @@ class Registrations:
     def remember(self, streams: Sequence[ConfiguredAirbyteStream], registered: StoredEvent) -> None:
         """Take what was registered, and the CatalogRegistered that was stored for it."""
         rows = count_of_rows(self._store, registered.pipeline)
-        self._take(Said(streams), registered, rows)
+        self._take(StreamsSaid(streams), registered, rows)
 
     def repeat(
         self,
@@ -72,7 +72,7 @@ class Registrations:
         self._take(last.said, stored, last.rows)
         return True
 
-    def _take(self, said: Said, stored: StoredEvent, rows: int) -> None:
+    def _take(self, said: StreamsSaid, stored: StoredEvent, rows: int) -> None:
         draft = codec.Draft(stored.kind, None, stored.body, stored.origin)
         self._last[stored.pipeline] = _Last(said, draft, stored.version, stored.hash, rows)
 

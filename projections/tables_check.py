@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, type_coerce
+from sqlalchemy.types import NullType
 
 from eventstore.tables import pipelines as pipelines_table
 from projections import catalogs, states
 from projections.tables import ALL_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import ColumnElement, Connection, Table
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
@@ -84,23 +86,32 @@ def _compare(
     }
     found: list[tuple[Table, Mapping[str, Any], str]] = []
     for table in ALL_TABLES:
-        mine = select(table).where(table.c.pipeline_key == pipeline.key)
-        for row in map(dict, db.execute(mine).mappings()):
+        for row in _rows(db, table, table.c.pipeline_key == pipeline.key):
             _, wanted = expected.pop((table.name, row["row_key"]), (table, None))
             if wanted is None:
                 found.append((table, row, "is there"))
                 continue
-            differing = [name for name in row if _plain(row[name]) != _plain(wanted[name])]
+            differing = [name for name in row if not _is(row[name], wanted[name])]
             if differing:
                 found.append((table, row, f"has another {', '.join(differing)}"))
     return found + [(table, row, _MISSING) for table, row in expected.values()]
 
 
-def _plain(value: Any) -> Any:
-    """A time without a zone is UTC: SQLite keeps none."""
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    return value
+def _rows(db: Connection, table: Table, where: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
+    """Rows as the driver has them: SQLite keeps any text in the place of a time."""
+    columns = [type_coerce(column, NullType()).label(column.name) for column in table.columns]
+    return map(dict, db.execute(select(*columns).where(where)).mappings())
+
+
+def _is(there: Any, wanted: Any) -> bool:
+    """Whether a value is that one; a time without a zone is UTC: SQLite keeps none."""
+    if isinstance(wanted, datetime):
+        if isinstance(there, str):
+            with suppress(ValueError):
+                there = datetime.fromisoformat(there)
+        if isinstance(there, datetime) and there.tzinfo is None:
+            there = there.replace(tzinfo=timezone.utc)
+    return bool(there == wanted)
 
 
 def _foreign(db: Connection) -> Counter[tuple[str, Any]]:
@@ -108,9 +119,7 @@ def _foreign(db: Connection) -> Counter[tuple[str, Any]]:
     return Counter(
         (table.name, _slot(row))
         for table in ALL_TABLES
-        for row in map(
-            dict, db.execute(select(table).where(table.c.pipeline_key.is_(None))).mappings()
-        )
+        for row in _rows(db, table, table.c.pipeline_key.is_(None))
     )
 
 

@@ -65,7 +65,7 @@ class StateView:
         whole, streams, erased = self.whole, dict(self.streams), dict(self.erased)
         for event in telling:
             stream, saves = event.stream, event.kind == "StateSaved"
-            lost = erased_by(event) if event.erased else {}
+            lost = erased_by(event)
             if stream is None:
                 whole = event.body if saves and not lost else None
                 streams, erased = {}, lost

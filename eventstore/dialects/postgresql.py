@@ -83,7 +83,13 @@ def open_engine(url: URL, *, create: bool) -> Engine:  # noqa: ARG001 - a server
 
 
 def check_session(db: Connection) -> None:
-    """Nothing to refuse: what a session may set changes no value."""
+    """Refuse sessions in which NULL in a list is a text: names and reasons would be "NULL"."""
+    [[nulls]] = fetch(db, "SHOW array_nulls")
+    if nulls != "on":
+        raise StoreUnavailable(
+            "in this session lists hold no NULL: set array_nulls = on, for the role, the database "
+            "or the server"
+        )
 
 
 def turn(db: Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - no need to know
@@ -115,7 +121,10 @@ def is_in_list(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
 
 
 def as_list(values: Collection[Any]) -> Any:
-    """The values as the text of an array: a driver takes four times as long to write a list."""
+    """The values as the text of an array, which psycopg takes four times as long to write.
+
+    A list, where one is of another type: that is left to the driver.
+    """
     if not _ELEMENTS.keys() >= set(map(type, values)):
         return list(values)
     return f"{{{','.join([_ELEMENTS[type(value)](value) for value in values])}}}"

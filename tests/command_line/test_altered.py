@@ -100,7 +100,9 @@ def test_what_cannot_be_read_is_told_with_its_place(whole, tmp_path, eventstore,
     path = altered(whole, tmp_path, f"{EVENTS}hash = 'x', append_id = x'00', stored_at = 'x'")
     done = eventstore(*command, "--db", path)
     assert done.code == 1
-    assert done.err.startswith("eventstore: altered, and not to be read: source-shop -> cache: @1 ")
+    assert done.err.startswith(
+        "eventstore: this failed, and the log was altered: source-shop -> cache: @1 "
+    )
     assert done.err.endswith(" (see: eventstore verify)\n")
 
 

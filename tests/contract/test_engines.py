@@ -12,6 +12,7 @@ from linecache import getline
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
 from duckdb_engine import ConnectionWrapper
 from sqlalchemy import create_engine, event, make_url
@@ -165,15 +166,35 @@ def test_who_listens_to_the_dialect_hears_of_each_statement(tmp_path):
     engine.dispose()
 
 
-def test_how_a_session_takes_backslashes_makes_no_difference(
-    postgresql,
-):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"connect_args": {"options": "-c standard_conforming_strings=off"}},
+        {"connect_args": {"options": "-c bytea_output=escape -c datestyle=german"}},
+        {"connect_args": {"cursor_factory": psycopg.ClientCursor}},
+        {"connect_args": {"prepare_threshold": None}},
+        {"isolation_level": "SERIALIZABLE"},
+    ],
+    ids=str,
+)
+def test_sessions_and_cursors_of_any_kind_will_do(postgresql, options):
     with postgresql.empty_database() as url:
-        options = {"options": "-c standard_conforming_strings=off"}
-        with connect(create_engine(url, connect_args=options, poolclass=NullPool)) as store:
+        theirs = options.get("connect_args", {}).keys() - {"options"}
+        if theirs and not make_url(url).drivername.endswith("psycopg"):
+            pytest.skip("of psycopg 3 alone")
+        engine = create_engine(url, poolclass=NullPool, **options)
+        with connect(engine) as store:
             do_everything(store)
             store.append(SHOP, *emitted(20))
             assert verify(store).is_whole
+
+
+def test_a_session_in_which_lists_hold_no_null_is_refused(postgresql):
+    with postgresql.empty_database() as url:
+        engine = create_engine(url, connect_args={"options": "-c array_nulls=off"})
+        with connect(engine) as store, pytest.raises(StoreUnavailable, match="array_nulls = on"):
+            do_everything(store)
+        engine.dispose()
 
 
 def test_threads_share_a_store_with_any_pool(pooled):

@@ -1,6 +1,7 @@
 """The tables that runners read, compared with the log."""
 
 import pytest
+from sqlalchemy import text
 
 from eventstore import Pipeline, StateSaved
 from eventstore.erasure import erase
@@ -8,6 +9,7 @@ from projections import (
     CachedStream,
     CacheStreamStateModel,
     DestinationStreamStateModel,
+    connect,
     rebuild,
     register_catalog,
 )
@@ -47,6 +49,7 @@ def test_untouched_tables_say_what_the_log_says(shop):
         CACHE.update().where(CACHE.c.source_name == "source-bank").values(pipeline_key="x"),
         CACHE.update().where(CACHE.c.source_name == "source-bank").values(last_updated=None),
         CACHE.delete().where(CACHE.c.source_name == "source-bank"),
+        CACHE.update().values(last_updated=text("'2026-01-01'")),
         DESTINATION.delete(),
         DESTINATION.update().values(stream_namespace="b"),
         STREAMS.update().values(configured_stream="{}"),
@@ -77,3 +80,14 @@ def test_rows_of_unmodified_pyairbyte_are_a_notice(shop, engine):
     report = check_tables(shop)
     assert report.problems == ()
     assert any("PyAirbyte" in notice for notice in report.notices)
+
+
+@pytest.mark.parametrize("table", [CACHE, DESTINATION], ids=str)
+def test_a_time_that_is_none_is_found(tmp_path, table):
+    with connect(tmp_path / "state.db") as store:  # SQLite keeps any text there
+        for pipeline in (SHOP, LAKE):
+            store.append(pipeline, saved("users", {}))
+        with store.database.engine.begin() as db:
+            db.execute(table.update().values(last_updated=text("'x'")))
+        [problem] = check_tables(store).problems
+        assert "has another last_updated" in problem

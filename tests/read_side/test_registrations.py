@@ -1,14 +1,17 @@
 """Registering a catalog again: many a sync does, and nothing of it may be taken on trust."""
 
 import re
+from copy import deepcopy
 from itertools import count
 
 import pytest
 from airbyte_protocol.models import ConfiguredAirbyteCatalog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from eventstore import InvalidEvent, Pipeline, StateEmitted, StreamDefined
+from eventstore.configured_streams import StreamsSaid
 from eventstore.erasure import erase
 from eventstore.tables import metadata
 from projections import SqlCatalogBackend, connect, latest_catalog, register_catalog
@@ -134,3 +137,38 @@ def test_what_is_registered_again_is_shown_by_the_objects_that_came_last(databas
         backend.register_source("source-shop", incoming, {"users", "orders"})
         held = provider.configured_catalog.streams
         assert [id(stream) for stream in held] == [id(stream) for stream in incoming.streams]
+
+
+def test_a_generation_that_is_no_number_is_refused(database):
+    backend = SqlCatalogBackend(SqlConfig(database), "")
+    incoming = configured(USERS)
+    incoming.streams[0].generation_id = None
+    backend.register_source("source-shop", incoming, {"users"})
+    incoming.streams[0].generation_id = float("nan")
+    with pytest.raises(InvalidEvent, match="generation_id"):
+        backend.register_source("source-shop", incoming, {"users"})
+
+
+def test_what_says_the_same_is_registered_again_by_one_event(store):
+    backend = SqlCatalogBackend(store.database.engine, "", store=store)
+    incoming = configured(USERS, ORDERS)
+    backend.register_source("source-shop", incoming, {"users", "orders"})
+    for same in (incoming, deepcopy(incoming), incoming.model_copy(deep=True)):
+        said = StreamsSaid(incoming.streams)
+        assert said.is_said_by(same.streams)
+        backend.register_source("source-shop", same, {"users", "orders"})
+    [pipeline] = store.pipelines()
+    kinds = [stored.kind for stored in store.history(pipeline)]
+    assert kinds == [*["StreamDefined"] * 2, *["CatalogRegistered"] * 4]
+
+
+def test_a_model_in_a_schema_is_registered_whenever_it_comes(database):
+    class Model(BaseModel):
+        unit: str = "m"
+
+    backend = SqlCatalogBackend(SqlConfig(database), "")
+    incoming = configured(USERS)
+    incoming.streams[0].stream.json_schema["of"] = Model(unit="cm")
+    for _ in range(2):
+        backend.register_source("source-shop", incoming, {"users"})
+        assert backend.stream_names == ["users"]
