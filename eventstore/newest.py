@@ -43,6 +43,10 @@ def newest_of_streams(
 ) -> Select[Any]:
     """These columns of each stream, and for each kind the newest version before one."""
     mine = streams.c.pipeline_id == pipeline_id
+    if dialect.KEEPS_COLUMNS:
+        newest = _of_all_kinds(kinds, pipeline_id, before)
+        same, (_, *versions) = newest.c.stream_number == streams.c.number, newest.c
+        return select(*columns, *versions).outerjoin_from(streams, newest, same).where(mine)
     if not dialect.SKIPS_THROUGH_GROUPS:
         seeks = [
             newest_of_one(dialect, kind, streams.c.number, pipeline_id, before=before).label(
@@ -244,6 +248,16 @@ def count_of_events(dialect: Dialect) -> Select[Any]:
     else:
         heads = select(_HEAD.label("version")).select_from(pipelines).subquery()
     return select(func.coalesce(func.sum(heads.c.version), 0))
+
+
+def _of_all_kinds(kinds: Sequence[str], pipeline_id: Any, before: Any) -> Subquery:
+    """In one scan: what keeps columns would read them once more for each kind."""
+    newest = (
+        func.max(events.c.version).filter(events.c.kind == kind).label(kind) for kind in kinds
+    )
+    mine = (events.c.pipeline_id == pipeline_id, events.c.version < before)
+    query = select(events.c.stream_number, *newest).where(*mine)
+    return query.group_by(events.c.stream_number).subquery()
 
 
 def _by_stream(dialect: Dialect, kind: str, pipeline_id: Any, before: Any) -> Subquery:
