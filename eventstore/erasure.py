@@ -18,7 +18,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
 from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
 from eventstore.identity import check_attribution
-from eventstore.rows import STORED, find_pipeline_id, stored_events, stream_of
+from eventstore.rows import find_pipeline_id, stored_events, stored_where, stream_of
 from eventstore.sharing import hand_on
 from eventstore.tables import BODY_VERSION, bodies, bodies_at, body_id, events, keeper_of, streams
 
@@ -202,8 +202,9 @@ def erasure_of(store: EventStore, pipeline: Pipeline, version: int) -> StoredEve
 
 def erasures_within(db: Connection, pipeline_id: int) -> list[StoredEvent]:
     """All BodyErased of a history, oldest first."""
-    query = STORED.where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
-    found = stored_events(db, db.execute(query.order_by(events.c.version)).all())
+    where = [events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE]
+    query = stored_where(dialect_of(db), where, [events.c.version])
+    found = stored_events(db, db.execute(query).all())
     return [said for said in found if not said.erased]
 
 

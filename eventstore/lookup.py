@@ -15,7 +15,7 @@ from eventstore.errors import AlteredBody
 from eventstore.events import Said
 from eventstore.newest import END, STREAM, newest_bodies, newest_of_streams, what_is_there
 from eventstore.reading import PAGE
-from eventstore.rows import STORED, Names, find_pipeline_id, stored_events, stream_of
+from eventstore.rows import Names, find_pipeline_id, stored_events, stored_where, stream_of
 from eventstore.sharing import reader
 from eventstore.statements import Statement
 from eventstore.tables import bodies, body_id, events, keeper_of
@@ -23,21 +23,24 @@ from eventstore.tables import bodies, body_id, events, keeper_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection
 
+    from eventstore.dialects import Dialect
     from eventstore.events import Pipeline, StoredEvent, StreamDescriptor
 
 
-def _chosen(query: Select[Any]) -> Statement:
-    """Events of a pipeline by their versions."""
+def _among(dialect: Dialect) -> list[ColumnElement[bool]]:
+    """The condition for events of a pipeline with these versions."""
     mine = events.c.pipeline_id == bindparam("pipeline_id")
-    return Statement(
-        lambda dialect: query.where(mine, dialect.is_in_list(events.c.version, "versions"))
-    )
+    return [mine, dialect.is_in_list(events.c.version, "versions")]
 
 
-_chosen_events = _chosen(STORED.order_by(events.c.version))
-_chosen_keepers = _chosen(select(events.c.version, keeper_of(events)))
+_chosen_events = Statement(
+    lambda dialect: stored_where(dialect, _among(dialect), [events.c.version])
+)
+_chosen_keepers = Statement(
+    lambda dialect: select(events.c.version, keeper_of(events)).where(*_among(dialect))
+)
 _chosen_bodies = Statement(
     lambda dialect: select(bodies.c.id, bodies.c.codec, bodies.c.data).where(
         dialect.is_in_list(bodies.c.id, "ids")

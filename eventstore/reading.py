@@ -20,13 +20,13 @@ from eventstore.newest import (
 )
 from eventstore.rows import (
     OF_PIPELINE,
-    STORED,
     STORED_BY_NAME,
     Names,
     belongs_to,
     pipeline_of,
     stored_events,
     stored_of,
+    stored_where,
 )
 from eventstore.statements import Statement, limit_of
 from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
@@ -70,19 +70,16 @@ _time_of = Statement(
     )
 )
 
-_history_from = (
-    STORED.where(OF_PIPELINE, events.c.version > bindparam("after"))
-    .where(events.c.version <= bindparam("up_to"))
-    .order_by(events.c.version)
-)
+_BY_VERSION = (events.c.version,)
 
 
 @lru_cache(maxsize=64)
 def _history_page(size: int) -> Statement:
-    return Statement(lambda _: _history_from.limit(limit_of(size)))
+    above: ColumnElement[bool] = events.c.version > bindparam("after")
+    where = (OF_PIPELINE, above, events.c.version <= bindparam("up_to"))
+    return Statement(lambda dialect: stored_where(dialect, where, _BY_VERSION, limit_of(size)))
 
 
-_BY_VERSION = (events.c.version,)
 _BY_TIME = (events.c.stored_at, events.c.pipeline_id, events.c.version)
 
 _PLACES = {"pipeline_id": 0, "version": 2, "stored_at": 4}
@@ -197,9 +194,9 @@ def backwards(
         events.c.stream_number == _number_of(pipeline, stream),
         events.c.version > after,
     ]
-    query = STORED.where(*where).order_by(events.c.version.desc())
+    dialect, order = dialect_of(database.engine), [events.c.version.desc()]
     while True:
-        page = query.where(events.c.version <= up_to).limit(limit_of(size))
+        page = stored_where(dialect, [*where, events.c.version <= up_to], order, limit_of(size))
         found, _ = database.read(partial(_with_rows, query=page, names=names))
         yield from found
         if len(found) < size:
@@ -272,14 +269,15 @@ def appended_as(db: Connection, append_id: UUID) -> list[StoredEvent]:
     # Most often there are none: where appends are large, PostgreSQL makes itself ready for many.
     if not _appended.fetch(db, {"append_id": append_id.bytes}):
         return []
-    query = STORED.where(events.c.append_id == append_id.bytes).order_by(*_BY_TIME)
-    return _all(db, query)
+    where = [events.c.append_id == append_id.bytes]
+    return _all(db, stored_where(dialect_of(db), where, _BY_TIME))
 
 
 def newest_of_kind(db: Connection, its_id: int, kind: str) -> StoredEvent | None:
     """The newest event of a kind, of whatever stream."""
-    query = STORED.where(events.c.pipeline_id == its_id, events.c.kind == kind)
-    return next(iter(_all(db, query.order_by(events.c.version.desc()).limit(limit_of(1)))), None)
+    where = [events.c.pipeline_id == its_id, events.c.kind == kind]
+    query = stored_where(dialect_of(db), where, [events.c.version.desc()], limit_of(1))
+    return next(iter(_all(db, query)), None)
 
 
 def _pages(
@@ -324,11 +322,7 @@ def _first(
     where: Sequence[ColumnElement[bool]],
     order: Sequence[ColumnElement[Any]],
 ) -> Select[Any]:
-    """The first so many events that match.
-
-    Where their own columns tell which, they are chosen before anything is joined: DuckDB joins all
-    there is else.
-    """
+    """The first so many events that match, chosen first where their own columns tell which."""
     tables = {table for each in where for table in find_tables(each, check_columns=True)}
     if tables - {events}:
         return STORED_BY_NAME.where(*where).order_by(*order).limit(size)

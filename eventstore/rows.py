@@ -96,6 +96,22 @@ def stored_of(keys: Subquery, dialect: Dialect, order: Sequence[ColumnElement[An
     return _stored(those, event, body).order_by(*adapted)
 
 
+def stored_where(
+    dialect: Dialect,
+    where: Sequence[ColumnElement[bool]],
+    order: Sequence[ColumnElement[Any]],
+    limit: ColumnElement[int] | None = None,
+) -> Select[Any]:
+    """The same of the events that match, by their own columns, in an order by those.
+
+    What keeps columns chooses them before anything is joined: it reads all bodies else.
+    """
+    if not dialect.KEEPS_COLUMNS:
+        return STORED.where(*where).order_by(*order).limit(limit)
+    keys = select(events.c.pipeline_id, events.c.version).where(*where)
+    return stored_of(keys.order_by(*order).limit(limit).subquery(), dialect, order)
+
+
 OF_PIPELINE = (
     events.c.pipeline_id
     == select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key")).scalar_subquery()
