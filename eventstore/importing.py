@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryDiffers
-from eventstore.inserts import Batches
+from eventstore.inserts import Batches, insert_rows
 from eventstore.inspection import Inspection
 from eventstore.rows import find_pipeline_id, next_pipeline_id, pipeline_row, stream_row
 from eventstore.spool import Spool
@@ -84,7 +84,7 @@ def _write(db: Connection, its_id: int, history: History, spool: Spool) -> None:
         _insert_events.run(db, [(its_id, *row) for row in new_events])
         _insert_bodies.run(db, [(body_id(its_id, version), *kept) for version, *kept in new_bodies])
     db.execute(pipelines.insert(), pipeline_row(its_id, history.pipeline))
-    db.execute(streams.insert(), _stream_rows(its_id, history))
+    insert_rows(db, streams, _stream_rows(its_id, history))
 
 
 def _is_there(db: Connection, history: History) -> bool:
