@@ -10,7 +10,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, case, func, select, type_coerce
+from sqlalchemy import and_, bindparam, case, func, select, type_coerce
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType
 
@@ -89,6 +89,12 @@ def _page(dialect: Dialect) -> Select[Any]:
     """Events with the bodies that they themselves keep."""
     size = getattr(func, dialect.BYTES_IN)(bodies.c.data)
     e = events.c
+    its_id: Any = bindparam("pipeline_id")
+    low: Any = bindparam("low")
+    high: Any = bindparam("high")
+    beside = [STANDS_BESIDE_IT]
+    if dialect.KEEPS_COLUMNS:  # it reads all bodies else
+        beside.append(bodies.c.id.between(body_id(its_id, low), body_id(its_id, high)))
     return (
         select(
             *(e.version, e.stored_at, e.append_id, e.kind, e.format, e.stream_number, e.origin),
@@ -97,9 +103,8 @@ def _page(dialect: Dialect) -> Select[Any]:
             bodies.c.codec,
             case((size <= _SMALL, bodies.c.data)),
         )
-        .outerjoin_from(events, bodies, STANDS_BESIDE_IT)
-        .where(e.pipeline_id == bindparam("pipeline_id"))
-        .where(e.version >= bindparam("low"), e.version <= bindparam("high"))
+        .outerjoin_from(events, bodies, and_(*beside))
+        .where(e.pipeline_id == its_id, e.version >= low, e.version <= high)
         .order_by(e.version)
     )
 

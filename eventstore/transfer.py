@@ -21,24 +21,27 @@ SHA-256 of all lines before it:
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy import bindparam, select
 
+from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.reading import FIRST_PAGE, newest_of_kind, next_size
 from eventstore.rows import find_pipeline_id
 from eventstore.sharing import reader
 from eventstore.statements import limit_of
-from eventstore.tables import STANDS_BESIDE_IT, bodies, events, keeper_of, pipelines, streams
+from eventstore.tables import bodies, body_id, events, keeper_of, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import Connection, FromClause, Row, Select
 
+    from eventstore.dialects import Dialect
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
 
@@ -57,15 +60,12 @@ EVENT = (
 
 EVENT_WITH_BODY = (*EVENT, "salt", "body")
 
-_COLUMNS: dict[str, ColumnElement[Any]] = {
-    **{
-        "of" if column is events.c.of_version else str(column.name): column
-        for column in events.columns
-        if column.name not in {"pipeline_id", "body_at"}
-    },
-    "body_version": keeper_of(events),
+_COLUMNS = {
+    "of" if name == "of_version" else name: name
+    for name in map(str, events.columns.keys())
+    if name not in {"pipeline_id", "body_at"}
 }
-"""The columns of an event by their names in an export, but for its stream."""
+"""The columns of an event by their names in an export; `body_version` comes after them."""
 
 
 def export_histories(
@@ -97,27 +97,36 @@ def _written(line: dict[str, Any], digest: Any) -> bytes:
     return text
 
 
-def _page() -> Select[Any]:
-    """Events of a history, each with the body that it keeps itself."""
+def _page(dialect: Dialect, size: int) -> Select[Any]:
+    """The first events of a history, each with the body that it keeps itself."""
+    event: FromClause = events
+    wanted = [
+        events.c.pipeline_id == bindparam("pipeline"),
+        events.c.version > bindparam("after"),
+        events.c.version <= bindparam("up_to"),
+    ]
+    if dialect.KEEPS_COLUMNS:  # chosen first: it reads all bodies else
+        chosen = select(events).where(*wanted).order_by(events.c.version)
+        event, wanted = chosen.limit(limit_of(size)).subquery(), []
+    columns = [event.c[name] for name in _COLUMNS.values()]
+    beside = bodies.c.id == body_id(event.c.pipeline_id, event.c.version)
     return (
-        select(*_COLUMNS.values(), bodies.c.salt, bodies.c.codec, bodies.c.data)
-        .outerjoin_from(events, bodies, STANDS_BESIDE_IT)
-        .where(events.c.pipeline_id == bindparam("pipeline"))
-        .where(events.c.version > bindparam("after"))
-        .where(events.c.version <= bindparam("up_to"))
-        .order_by(events.c.version)
+        select(*columns, keeper_of(event), bodies.c.salt, bodies.c.codec, bodies.c.data)
+        .outerjoin_from(event, bodies, beside)
+        .where(*wanted)
+        .order_by(event.c.version)
+        .limit(limit_of(size))
     )
 
 
 def _exported(store: EventStore, pipeline: Pipeline, head: int) -> Iterator[dict[str, Any]]:
     names = {name: getattr(pipeline, name) for name in NAMES}
-    page, numbered = _page(), _numbered_streams(store, pipeline)
+    dialect, numbered = dialect_of(store.database.engine), _numbered_streams(store, pipeline)
     its_id = store.database.read(lambda db: find_pipeline_id(db, pipeline))
     after, size, lacks_bodies = 0, FIRST_PAGE, False
     while after < head:
         where = {"pipeline": its_id, "after": after, "up_to": head}
-        first = page.limit(limit_of(size))
-        rows = store.database.read(lambda db, page=first, where=where: _rows(db, page, where))  # type: ignore[misc]
+        rows = store.database.read(partial(_rows, page=_page(dialect, size), where=where))
         yield from (_line(row, body, names, numbered) for row, body in rows)
         after = rows[-1][0].version
         size = next_size(size, sum(len(body or b"") for _, body in rows))
@@ -153,7 +162,7 @@ def _line(
     names: Mapping[str, Any],
     numbered: Mapping[int, tuple[str | None, str | None]],
 ) -> dict[str, Any]:
-    found = dict(zip(_COLUMNS, row, strict=False))
+    found = dict(zip((*_COLUMNS, "body_version"), row, strict=False))
     found["namespace"], found["stream"] = numbered[found["stream_number"]]
     for key in ("append_id", "commitment", "hash"):
         found[key] = _hexadecimal(found[key])
