@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from eventstore.chain import GENESIS
 from eventstore.statements import Statement, limit_of
@@ -47,16 +47,15 @@ def _newest_from(dialect: Dialect) -> Select[Any]:
     its_hash = select(known.c.hash).where(
         known.c.pipeline_id == mine, known.c.version == bindparam("known")
     )
-    return (
-        select(
-            *(events.c.version, events.c.hash, events.c.stored_at),
-            *(its_hash.scalar_subquery(), *time),
-        )
-        .where(events.c.pipeline_id == mine)
-        .where(events.c.version >= bindparam("known"))
-        .order_by(events.c.version.desc())
-        .limit(limit_of(1))
-    )
+    from_known = (events.c.pipeline_id == mine, events.c.version >= bindparam("known"))
+    query = select(
+        *(events.c.version, events.c.hash, events.c.stored_at),
+        *(its_hash.scalar_subquery(), *time),
+    ).where(*from_known)
+    if dialect.KEEPS_COLUMNS:  # to sort it reads all hashes there are
+        last = select(func.max(events.c.version)).where(*from_known).correlate(None)
+        return query.where(events.c.version == last.scalar_subquery())
+    return query.order_by(events.c.version.desc()).limit(limit_of(1))
 
 
 _read = Statement(_newest_from)

@@ -10,7 +10,7 @@ from sqlalchemy import Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
 from eventstore.dialects import dialect_of
-from eventstore.head import BEFORE_THE_FIRST, Head
+from eventstore.head import BEFORE_THE_FIRST, Head, find_from
 from eventstore.newest import (
     END,
     count_of_events,
@@ -23,6 +23,7 @@ from eventstore.rows import (
     STORED_BY_NAME,
     Names,
     belongs_to,
+    find_pipeline_id,
     pipeline_of,
     stored_events,
     stored_of,
@@ -239,6 +240,10 @@ def count(db: Connection, last: Counted | None) -> Counted:
 
 def head(db: Connection, pipeline: Pipeline) -> Head:
     """Where a history ends; version 0 if it has not begun."""
+    if dialect_of(db).KEEPS_COLUMNS:  # of an id that it is told it reads the last blocks alone
+        its_id = find_pipeline_id(db, pipeline)
+        found = None if its_id is None else find_from(db, its_id, 0)
+        return found.head if found else BEFORE_THE_FIRST
     for version, its_hash, stored_at in _newest_event.fetch(db, {"pipeline_key": pipeline.key}):
         return Head(version, bytes(its_hash), stored_at)
     return BEFORE_THE_FIRST
