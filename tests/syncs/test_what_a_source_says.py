@@ -46,6 +46,8 @@ def kinds_among(parameters):
     """The numbers of kinds in one row by its names, in several, or in a list of each column."""
     if isinstance(parameters, dict):
         kinds = parameters["kind"]
+        if isinstance(kinds, str):  # a list as text
+            return [int(number) for number in kinds.strip("{}").split(",")]
     else:
         place = events.columns.keys().index("kind")
         is_lists = isinstance(parameters[0], list)
