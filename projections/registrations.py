@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstore import codec
-from eventstore.configured_streams import StreamsSaid
+from eventstore.configured_streams import streams_as_json
 from eventstore.errors import HistoryConflict
 from eventstore.reading import FIRST_PAGE
 from projections.catalogs import count_of_rows
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Last(NamedTuple):
-    said: StreamsSaid
+    said: bytes | None
     draft: Draft
     version: int
     hash: bytes
@@ -43,7 +43,7 @@ class Registrations:
     def remember(self, streams: Sequence[ConfiguredAirbyteStream], registered: StoredEvent) -> None:
         """Take what was registered, and the CatalogRegistered that was stored for it."""
         rows = count_of_rows(self._store, registered.pipeline)
-        self._take(StreamsSaid(streams), registered, rows)
+        self._take(streams_as_json(streams), registered, rows)
 
     def repeat(
         self,
@@ -58,7 +58,7 @@ class Registrations:
         Raises StoreUnavailable.
         """
         last = self._last.get(pipeline)
-        if last is None or not last.said.is_said_by(streams):
+        if last is None or last.said is None or last.said != streams_as_json(streams):
             return False
         head = self._head_if_unchanged(pipeline, last)
         if head is None:
@@ -72,7 +72,7 @@ class Registrations:
         self._take(last.said, stored, last.rows)
         return True
 
-    def _take(self, said: StreamsSaid, stored: StoredEvent, rows: int) -> None:
+    def _take(self, said: bytes | None, stored: StoredEvent, rows: int) -> None:
         draft = codec.Draft(stored.kind, None, stored.body, stored.origin)
         self._last[stored.pipeline] = _Last(said, draft, stored.version, stored.hash, rows)
 
