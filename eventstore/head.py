@@ -12,7 +12,9 @@ from eventstore.statements import Statement, limit_of
 from eventstore.tables import events
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from eventstore.dialects import Dialect
 
@@ -47,13 +49,18 @@ def _newest_from(dialect: Dialect) -> Select[Any]:
     its_hash = select(known.c.hash).where(
         known.c.pipeline_id == mine, known.c.version == bindparam("known")
     )
+    columns = (events.c.version, events.c.hash, events.c.stored_at)
     from_known = (events.c.pipeline_id == mine, events.c.version >= bindparam("known"))
-    query = select(
-        *(events.c.version, events.c.hash, events.c.stored_at),
-        *(its_hash.scalar_subquery(), *time),
-    ).where(*from_known)
-    if dialect.KEEPS_COLUMNS:  # to sort it reads all hashes there are
-        last = select(func.max(events.c.version)).where(*from_known).correlate(None)
+    return last_event(dialect, [*columns, its_hash.scalar_subquery(), *time], *from_known)
+
+
+def last_event(
+    dialect: Dialect, columns: Sequence[ColumnElement[Any]], *where: ColumnElement[bool]
+) -> Select[Any]:
+    """These columns of the newest of the events of a history that match."""
+    query = select(*columns).where(*where)
+    if dialect.KEEPS_COLUMNS:  # to sort, it reads all that these columns have
+        last = select(func.max(events.c.version)).where(*where).correlate(None)
         return query.where(events.c.version == last.scalar_subquery())
     return query.order_by(events.c.version.desc()).limit(limit_of(1))
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select, true
 
-from eventstore.rows import OF_PIPELINE
-from eventstore.statements import limit_of
+from eventstore.rows import OF_PIPELINE, PIPELINE_ID
+from eventstore.statements import ALONE, limit_of
 from eventstore.tables import NEWEST_INDEX, bodies, body_id, events, pipelines, streams
 
 if TYPE_CHECKING:
@@ -79,14 +79,11 @@ def newest_bodies(dialect: Dialect, kind: str, near: int) -> Select[Any]:
         newest = _nearest_of_streams(dialect, kind, its_id, before=unseen, near=near)
         return _with_nearest_bodies(newest.subquery(), its_id, before=unseen, near=near)
     newest = newest_of_streams(dialect, STREAM, [kind], its_id, before=before)
-    found = newest.offset(_ALONE).subquery()  # or SQLite would seek each version twice
+    found = newest.offset(ALONE).subquery()  # or SQLite would seek each version twice
     *_, version = found.c
     its_own = bodies.c.id == body_id(its_id, version)
     return select(found, bodies.c.codec, bodies.c.data).outerjoin_from(found, bodies, its_own)
 
-
-_ALONE = limit_of(0)
-"""As an OFFSET it keeps a subquery from being made part of the rest."""
 
 _LOOKED_THROUGH = 8
 """Events of any kind that are read for each of a kind: in a row, as many cost less than a seek."""
@@ -110,6 +107,7 @@ def _nearest_of_streams(
         events.c.version < before,
         events.c.version >= before - looked_through,
     )
+    # Were the kind a condition there, PostgreSQL would seek each stream in another index.
     last = _last(query, events.c.version, looked_through)
     of_kind = _last(select(last).where(last.c.kind == kind), last.c.version, near)
     found = (
@@ -123,7 +121,7 @@ def _nearest_of_streams(
     return (
         select(mine, func.coalesce(found.c.version, far).label("version"))
         .select_from(mine.join(found, same, **_ANY_PLAN_BUT_LOOPS))
-        .offset(_ALONE)
+        .offset(ALONE)
     )
 
 
@@ -134,7 +132,7 @@ def _with_nearest_bodies(newest: Subquery, its_id: Any, *, before: Any, near: in
     its_own = body_id(its_id, newest.c.version)
     found = newest.join(there, there.c.id == its_own, **_ANY_PLAN_BUT_LOOPS)
     sought = select(*what).where(bodies.c.id == its_own, there.c.id.is_(None))
-    far = sought.offset(_ALONE).lateral()
+    far = sought.offset(ALONE).lateral()
     one = (func.coalesce(there.c[name], far.c[name]) for name in ("codec", "data"))
     # Not IS NOT NULL, which would make the join a plain one again.
     wanted = func.coalesce(newest.c.number, -1) >= 0
@@ -151,8 +149,7 @@ def what_is_there(kinds: Sequence[str]) -> Select[Any]:
     The first in the order of an index: where there is none, PostgreSQL would read all events for an
     EXISTS, which it expects to be answered by the first few.
     """
-    its_id = select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
-    number = select(func.count()).where(streams.c.pipeline_id == its_id.scalar_subquery())
+    number = select(func.count()).where(streams.c.pipeline_id == PIPELINE_ID)
     of_kinds = (
         select(events.c.stream_number)
         .where(OF_PIPELINE, events.c.kind == kind)
@@ -161,7 +158,7 @@ def what_is_there(kinds: Sequence[str]) -> Select[Any]:
         .scalar_subquery()
         for kind in kinds
     )
-    return select(its_id.scalar_subquery(), number.scalar_subquery(), *of_kinds)
+    return select(PIPELINE_ID, number.scalar_subquery(), *of_kinds)
 
 
 def newest_of_one(

@@ -10,7 +10,7 @@ from sqlalchemy import Integer, bindparam, literal, select, tuple_
 from sqlalchemy.sql.util import find_tables
 
 from eventstore.dialects import dialect_of
-from eventstore.head import BEFORE_THE_FIRST, Head, find_from
+from eventstore.head import BEFORE_THE_FIRST, Head, find_from, last_event
 from eventstore.newest import (
     END,
     count_of_events,
@@ -56,11 +56,8 @@ _LARGE_PAGE = 16 << 20
 """Bytes of bodies below which the next page may be larger, and above which it has to be smaller."""
 
 _newest_event = Statement(
-    lambda _: (
-        select(events.c.version, events.c.hash, events.c.stored_at)
-        .where(OF_PIPELINE)
-        .order_by(events.c.version.desc())
-        .limit(limit_of(1))
+    lambda dialect: last_event(
+        dialect, (events.c.version, events.c.hash, events.c.stored_at), OF_PIPELINE
     )
 )
 _count = Statement(count_of_events)

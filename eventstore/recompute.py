@@ -10,9 +10,8 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import and_, bindparam, case, func, select, type_coerce
+from sqlalchemy import and_, bindparam, case, func, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.types import NullType
 
 from eventstore.chain import GENESIS, encoded_names, row_hash
 from eventstore.compression import PLAIN
@@ -21,13 +20,13 @@ from eventstore.errors import AlteredBody, StoreUnavailable
 from eventstore.payload import erased_versions
 from eventstore.sharing import Reader, body_rows, reader
 from eventstore.statements import Statement, limit_of
-from eventstore.tables import KIND, ORIGIN, STANDS_BESIDE_IT, bodies, body_id, events, streams
+from eventstore.tables import KIND, ORIGIN, STANDS_BESIDE_IT, bodies, body_id, events, raw, streams
 from eventstore.version_set import VersionSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import Connection, Select
     from typing_extensions import Protocol
 
     from eventstore.dialects import Dialect
@@ -129,7 +128,7 @@ def recompute(read: Read, part: Part, progress: Callable[[int], None]) -> Outcom
 def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
     """Which bodies were erased from a history, each after the version that says so."""
     query = (
-        select(events.c.version, bodies.c.codec, _raw(bodies.c.data))
+        select(events.c.version, bodies.c.codec, raw(bodies.c.data))
         .join_from(events, bodies, STANDS_BESIDE_IT)
         .where(events.c.pipeline_id == pipeline_id, events.c.kind == ERASURE)
         .order_by(events.c.version)
@@ -147,11 +146,6 @@ def _erasures(db: Connection, pipeline_id: int) -> Iterator[tuple[int, int]]:
         if len(page) < _ERASURES:
             return
         after = page[-1].version
-
-
-def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column as the driver gives it: what was altered may be of a type it cannot be turned to."""
-    return type_coerce(column, NullType())
 
 
 def _as_bytes(value: Any) -> Any:
@@ -188,7 +182,7 @@ class _Check:
         self._erased = self._read(self._erased_versions)
         if part.first > 1:
             place = (events.c.pipeline_id == part.pipeline_id, events.c.version == part.first - 1)
-            query = select(_raw(events.c.hash), events.c.stored_at).where(*place)
+            query = select(raw(events.c.hash), events.c.stored_at).where(*place)
             row = self._read(lambda db: db.execute(query).first())
             if row is None:
                 raise _Broken(part.first - 1, "is missing")
@@ -251,7 +245,7 @@ class _Check:
             self._kept.clear()
         unknown = [v for v in versions if type(v) is int and v < low and v not in self._kept]
         for start in range(0, len(unknown), _CHUNK):
-            query = select(events.c.version, _raw(events.c.commitment)).where(
+            query = select(events.c.version, raw(events.c.commitment)).where(
                 events.c.pipeline_id == self._part.pipeline_id,
                 events.c.version.in_(unknown[start : start + _CHUNK]),
                 events.c.body_at.is_(None),
@@ -385,4 +379,4 @@ class _Check:
 
     def _body(self, db: Connection, version: int) -> Any:
         this = bodies.c.id == body_id(self._part.pipeline_id, version)
-        return _as_bytes(db.scalar(select(_raw(bodies.c.data)).where(this)))
+        return _as_bytes(db.scalar(select(raw(bodies.c.data)).where(this)))

@@ -12,7 +12,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, known_as, to_datetime
 from eventstore.sharing import Reader, reader
-from eventstore.statements import Statement, limit_of
+from eventstore.statements import ALONE, Statement
 from eventstore.tables import (
     KEEPS_ITS_BODY,
     KIND,
@@ -87,10 +87,9 @@ def stored_of(keys: Subquery, dialect: Dialect, order: Sequence[ColumnElement[An
     if not dialect.SEEKS_BY_LATERAL:
         those = keys.join(events, same).outerjoin(bodies, KEEPS_ITS_BODY)
         return _stored(those, events, bodies).order_by(*order)
-    alone = limit_of(0)  # as an OFFSET it keeps a subquery from being made part of the rest
-    event = select(events).where(same).offset(alone).lateral()
+    event = select(events).where(same).offset(ALONE).lateral()
     its_own = bodies.c.id == body_id(event.c.pipeline_id, keeper_of(event))
-    body = select(bodies.c.codec, bodies.c.data).where(its_own).offset(alone).lateral()
+    body = select(bodies.c.codec, bodies.c.data).where(its_own).offset(ALONE).lateral()
     those = keys.join(event, true()).outerjoin(body, true())
     adapted = map(ClauseAdapter(event).traverse, order)
     return _stored(those, event, body).order_by(*adapted)
@@ -112,10 +111,12 @@ def stored_where(
     return stored_of(keys.order_by(*order).limit(limit).subquery(), dialect, order)
 
 
-OF_PIPELINE = (
-    events.c.pipeline_id
-    == select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key")).scalar_subquery()
-)
+_ITS_ID = select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
+
+PIPELINE_ID = _ITS_ID.scalar_subquery()
+"""The database's id of the pipeline `pipeline_key`, null if nothing was ever appended to it."""
+
+OF_PIPELINE = events.c.pipeline_id == PIPELINE_ID
 """`belongs_to` for a statement that is compiled once; its parameter is `pipeline_key`."""
 
 
@@ -125,9 +126,7 @@ def belongs_to(pipeline: Pipeline) -> ColumnElement[bool]:
     return events.c.pipeline_id == its_id
 
 
-_find_id = Statement(
-    lambda _: select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
-)
+_find_id = Statement(lambda _: _ITS_ID)
 
 
 def find_pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:

@@ -7,13 +7,12 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import select
 
 from eventstore import parts
 from eventstore.compression import PLAIN, unpacked
 from eventstore.errors import AlteredBody, StoreUnavailable
-from eventstore.tables import BODY_VERSION, bodies, bodies_at, bodies_of, body_id
+from eventstore.tables import BODY_VERSION, bodies, bodies_at, bodies_of, body_id, raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -93,8 +92,9 @@ def reader(db: Connection, pipeline_id: int) -> Reader:
 
 def body_rows(db: Connection, pipeline_id: int, versions: Sequence[int]) -> list[KeptRow]:
     """What keeps these bodies, but data that was altered to no bytes."""
-    data = type_coerce(bodies.c.data, NullType())
-    query = select(BODY_VERSION, bodies.c.codec, data).where(bodies_at(pipeline_id, versions))
+    query = select(BODY_VERSION, bodies.c.codec, raw(bodies.c.data)).where(
+        bodies_at(pipeline_id, versions)
+    )
     return [
         (version, codec, bytes(kept))
         for version, codec, kept in db.execute(query)

@@ -30,6 +30,10 @@ def limit_of(rows: int) -> ColumnElement[int]:
     return literal_column(str(int(rows)), Integer)
 
 
+ALONE = limit_of(0)
+"""As an OFFSET it keeps a subquery from being made part of the rest."""
+
+
 class Statement:
     """A Core statement with named parameters."""
 

@@ -23,7 +23,9 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    type_coerce,
 )
+from sqlalchemy.types import NullType
 
 from eventstore.events import KINDS, NAME_LIMIT, ORIGINS
 from eventstore.words import Words
@@ -143,6 +145,11 @@ def keeper_of(event: FromClause) -> ColumnElement[int | None]:
     """The version that keeps the body of an event, null where there never was one."""
     keeper = func.coalesce(event.c.body_at, event.c.version)
     return case((event.c.commitment.is_not(None), keeper))
+
+
+def raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column as the driver gives it: what was altered may be of a type it cannot be turned to."""
+    return type_coerce(column, NullType())
 
 
 KEEPS_ITS_BODY = bodies.c.id == body_id(events.c.pipeline_id, keeper_of(events))

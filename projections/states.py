@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table, bindparam, exists, func, select
 
 from eventstore import payload
 from eventstore.events import Pipeline, StoredEvent, StreamDescriptor, names_key, to_datetime
-from eventstore.rows import OF_PIPELINE
-from eventstore.statements import Statement, limit_of
-from eventstore.tables import WHOLE_PIPELINE, events, pipelines, streams
+from eventstore.head import last_event
+from eventstore.rows import OF_PIPELINE, PIPELINE_ID
+from eventstore.statements import Statement
+from eventstore.tables import WHOLE_PIPELINE, events, streams
 from eventstore.writing import Beside
 from projections.tables import (
     CACHE_STATE_TABLE,
@@ -29,8 +30,9 @@ from projections.views import STATE_KINDS, StateView, standing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlalchemy import CTE, Connection, Insert
+    from sqlalchemy import CTE, Connection, Insert, Select
 
+    from eventstore.dialects import Dialect
     from eventstore.store import EventStore
 
 TABLES = STATE_TABLES
@@ -168,20 +170,17 @@ def read_rows(store: EventStore, pipeline: Pipeline) -> Rows:
 @cache
 def _latest(table: Table) -> Statement:
     """The head of a pipeline, beside each row of its state."""
-    head = (
-        select(events.c.version, events.c.stored_at)
-        .where(OF_PIPELINE)
-        .order_by(events.c.version.desc())
-        .limit(limit_of(1))
-        .subquery()
-    )
-    mine = select(pipelines.c.id).where(pipelines.c.key == bindparam("pipeline_key"))
+    return Statement(partial(_beside_rows, table=table))
+
+
+def _beside_rows(dialect: Dialect, table: Table) -> Select[Any]:
+    head = last_event(dialect, (events.c.version, events.c.stored_at), OF_PIPELINE).subquery()
     known = (
         select(func.count())
-        .where(streams.c.pipeline_id == mine.scalar_subquery())
+        .where(streams.c.pipeline_id == PIPELINE_ID)
         .where(streams.c.number != WHOLE_PIPELINE)
     )
-    query = (
+    return (
         select(
             head.c.version,
             head.c.stored_at,
@@ -194,7 +193,6 @@ def _latest(table: Table) -> Statement:
         .outerjoin_from(head, table, table.c.pipeline_key == bindparam("pipeline_key"))
         .order_by(table.c.version)
     )
-    return Statement(lambda _: query)
 
 
 def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[StoredEvent]:

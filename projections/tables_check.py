@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import func, select
 
 from eventstore.tables import pipelines as pipelines_table
+from eventstore.tables import raw
 from projections import catalogs, states
 from projections.tables import ALL_TABLES
 
@@ -99,7 +99,7 @@ def _compare(
 
 def _rows(db: Connection, table: Table, where: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
     """Rows as the driver has them: SQLite keeps any text in the place of a time."""
-    columns = [type_coerce(column, NullType()).label(column.name) for column in table.columns]
+    columns = [raw(column).label(column.name) for column in table.columns]
     return map(dict, db.execute(select(*columns).where(where)).mappings())
 
 

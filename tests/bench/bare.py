@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import psycopg
-from sqlalchemy import create_engine, make_url, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import create_engine, make_url, select
 
 from eventstore.compression import PLAIN
 from eventstore.dialects.sqlite import CACHE_KIB
@@ -23,6 +22,7 @@ from eventstore.tables import (
     body_id,
     events,
     pipelines,
+    raw,
     streams,
 )
 from projections import connect
@@ -118,7 +118,7 @@ def count_of_appends(url: str, number: int, turn_s: float, wait: Callable[[], ob
 
 def as_kept(table: Table) -> list[ColumnElement[Any]]:
     """The columns of a table, for what is in it as a driver gives it."""
-    return [type_coerce(column, NullType()) for column in table.columns]
+    return list(map(raw, table.columns))
 
 
 def _since(db: Connection, table: Table, later: ColumnElement[bool]) -> list[tuple[Any, ...]]:
