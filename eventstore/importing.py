@@ -71,8 +71,7 @@ def _import(
                 continue
             _write(db, first + len(written), history, spool)
             written[history.pipeline] = history.version
-    for pipeline in written:
-        store.apply_newest(db, pipeline)
+    store.apply_newest(db, written)
     return Imported(written, unchanged)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, groupby, islice
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select
@@ -13,15 +13,29 @@ from eventstore.compression import PLAIN
 from eventstore.dialects import dialect_of
 from eventstore.errors import AlteredBody
 from eventstore.events import Said
-from eventstore.newest import END, STREAM, newest_bodies, newest_of_streams, what_is_there
+from eventstore.newest import (
+    END,
+    STREAM,
+    newest_bodies,
+    newest_of_each,
+    newest_of_streams,
+    what_is_there,
+)
 from eventstore.reading import PAGE
-from eventstore.rows import Names, find_pipeline_id, stored_events, stored_where, stream_of
+from eventstore.rows import (
+    Names,
+    find_pipeline_id,
+    find_pipeline_ids,
+    stored_events,
+    stored_where,
+    stream_of,
+)
 from eventstore.sharing import reader
 from eventstore.statements import Statement
 from eventstore.tables import bodies, body_id, events, keeper_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -91,6 +105,31 @@ def newest(
         names.streams[its_id, number] = stream_of(name, namespace)
         versions += [version for version in of_kinds if version is not None]
     return list(at_versions(db, its_id, sorted(versions), names))
+
+
+@cache
+def _newest_of_each(kinds: tuple[str, ...]) -> Statement:
+    return Statement(lambda dialect: newest_of_each(dialect, kinds))
+
+
+_AT_ONCE = 100
+"""Pipelines whose newest events are in memory together."""
+
+
+def newest_by_pipeline(
+    db: Connection, pipelines: Iterable[Pipeline], kinds: Sequence[str]
+) -> Iterator[tuple[Pipeline, list[StoredEvent]]]:
+    """The `newest` of each of these pipelines that has any."""
+    if not dialect_of(db).KEEPS_COLUMNS:
+        found = ((pipeline, newest(db, pipeline, kinds, None)) for pipeline in pipelines)
+        yield from (each for each in found if each[1])
+        return
+    left = iter(pipelines)
+    while some := list(islice(left, _AT_ONCE)):
+        ids = find_pipeline_ids(db, some)
+        rows = _newest_of_each(tuple(kinds)).fetch(db, {"ids": dialect_of(db).as_list(ids)})
+        for pipeline, its_own in groupby(stored_events(db, rows), attrgetter("pipeline")):
+            yield pipeline, list(its_own)
 
 
 def newest_said(db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int) -> list[Said]:

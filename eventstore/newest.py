@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select, true
+from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, or_, select, true
 
-from eventstore.rows import OF_PIPELINE, PIPELINE_ID
+from eventstore.rows import OF_PIPELINE, PIPELINE_ID, stored_of
 from eventstore.statements import ALONE, limit_of
 from eventstore.tables import NEWEST_INDEX, bodies, body_id, events, pipelines, streams
 
@@ -159,6 +159,20 @@ def what_is_there(kinds: Sequence[str]) -> Select[Any]:
         for kind in kinds
     )
     return select(PIPELINE_ID, number.scalar_subquery(), *of_kinds)
+
+
+def newest_of_each(dialect: Dialect, kinds: Sequence[str]) -> Select[Any]:
+    """The newest event of each of these kinds and stream in the histories that are among `ids`.
+
+    In one scan, for what keeps columns: elsewhere to seek them takes less.
+    """
+    e = events.c
+    newest = (
+        select(e.pipeline_id, func.max(e.version).label("version"))
+        .where(dialect.is_in_list(e.pipeline_id, "ids"), or_(*(e.kind == kind for kind in kinds)))
+        .group_by(e.pipeline_id, e.kind, e.stream_number)
+    )
+    return stored_of(newest.subquery(), dialect, [e.pipeline_id, e.version])
 
 
 def newest_of_one(

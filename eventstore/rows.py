@@ -135,6 +135,17 @@ def find_pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     return found[0][0] if found else None
 
 
+_find_ids = Statement(
+    lambda dialect: select(pipelines.c.id).where(dialect.is_in_list(pipelines.c.key, "keys"))
+)
+
+
+def find_pipeline_ids(db: Connection, those: Iterable[Pipeline]) -> list[int]:
+    """The ids of those pipelines that have a history."""
+    keys = dialect_of(db).as_list([pipeline.key for pipeline in those])
+    return [its_id for (its_id,) in _find_ids.fetch(db, {"keys": keys})]
+
+
 def next_pipeline_id(db: Connection) -> int:
     """The id of a pipeline that begins now, unless somebody else takes it first.
 

@@ -318,13 +318,24 @@ class EventStore:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""
         self._appender.require_inline()
 
-    def apply_newest(self, db: Connection, pipeline: Pipeline) -> None:
-        """Bring the inline tables to where a history leaves them that was written as a whole.
+    def newest_by_pipeline(
+        self, db: Connection, pipelines: Iterable[Pipeline], kinds: Sequence[str]
+    ) -> Iterator[tuple[Pipeline, list[StoredEvent]]]:
+        """`newest_within` of each of these pipelines that has any, in an order of the database's.
+
+        Many at once where that takes less.
+        """
+        KIND.check(*kinds)
+        return lookup.newest_by_pipeline(db, pipelines, kinds)
+
+    def apply_newest(self, db: Connection, pipelines: Iterable[Pipeline]) -> None:
+        """Bring the inline tables to where histories leave them that were written as a whole.
 
         Of each kind the newest event per stream is enough.
         """
-        if self._inline and (newest := self.newest_within(db, pipeline, KINDS)):
-            self._inline(db, newest)
+        if self._inline:
+            for _, newest in self.newest_by_pipeline(db, pipelines, KINDS):
+                self._inline(db, newest)
 
     def before(
         self, read: Sequence[StoredEvent], kinds: Sequence[str]

@@ -54,12 +54,10 @@ def apply(db: Connection, appended: Sequence[StoredEvent]) -> None:
     replace_rows(db, STREAMS_TABLE, [*map(_row_key, defined.values())], [*map(_row, there)])
 
 
-def expected_rows(
-    db: Connection, store: EventStore, pipeline: Pipeline
-) -> Iterator[tuple[Table, dict[str, Any]]]:
-    """The rows that the log says are there, each with its table."""
-    for stored in store.newest_within(db, pipeline, ["StreamDefined"]):
-        if not stored.erased:
+def expected_rows(newest: Sequence[StoredEvent]) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The rows that the newest events of a history say are there, each with its table."""
+    for stored in newest:
+        if stored.kind == "StreamDefined" and not stored.erased:
             yield STREAMS_TABLE, _row(stored)
 
 

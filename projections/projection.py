@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Table
 
@@ -31,6 +31,11 @@ class Projection(Protocol):
 
         It reads no clock, calls no network, never commits.
         """
+
+    def expected_rows(
+        self, newest: Sequence[StoredEvent]
+    ) -> Iterator[tuple[Table, dict[str, Any]]]:
+        """The rows that the newest events of a history say are there, each with its table."""
 
 
 class OwnProjection(Protocol):

@@ -9,15 +9,18 @@ from eventstore.schema import schema_name
 from projections import catalogs, states
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from eventstore.events import Pipeline, StoredEvent
     from eventstore.store import EventStore
     from projections.projection import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (states, catalogs)
+
+KINDS = tuple(kind for projection in PROJECTIONS for kind in projection.KINDS)
+"""The kinds of events that the tables depend on; of each, the newest per stream is enough."""
 
 
 class View(Protocol):
@@ -38,6 +41,12 @@ def apply_inline(db: Connection, appended: Sequence[StoredEvent]) -> None:
             projection.apply(db, appended)
 
 
+def expected_rows(newest: Sequence[StoredEvent]) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The rows that the newest events of a history say are there, each with its table."""
+    for projection in PROJECTIONS:
+        yield from projection.expected_rows(newest)
+
+
 def replay(store: EventStore, pipeline: Pipeline, view: V, up_to: int | None = None) -> V:
     """Fold a history, event by event, into a view; the oracle for tables and as-of reads."""
     for stored in store.history(pipeline, up_to=up_to):
@@ -52,8 +61,6 @@ def refill(db: Connection, store: EventStore) -> int:
             dialect_of(db).lock_table(db, table, schema_name(db))
             db.execute(table.delete().where(table.c.pipeline_key.is_not(None)))
     pipelines = store.pipelines_within(db)
-    for pipeline in pipelines:
-        for projection in PROJECTIONS:
-            if newest := store.newest_within(db, pipeline, projection.KINDS):
-                projection.apply(db, newest)
+    for _, newest in store.newest_by_pipeline(db, pipelines, KINDS):
+        apply_inline(db, newest)
     return len(pipelines)

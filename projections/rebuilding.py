@@ -13,7 +13,7 @@ from eventstore.dialects import dialect_of
 from eventstore.errors import StoreUnavailable
 from eventstore.inserts import insert_rows
 from eventstore.schema import missing_guards, refuse_changes, schema_name
-from projections import catalogs, states
+from projections.projector import KINDS, expected_rows
 from projections.tables import ALL_TABLES, create_beside
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ class Beside:
     def fill(self, db: Connection, store: EventStore, behind: Mapping[Pipeline, int]) -> None:
         """Put the rows of these pipelines here, instead of those that are."""
         rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in self.tables}
-        for pipeline in behind:
-            for projection in (states, catalogs):
-                for table, row in projection.expected_rows(db, store, pipeline):
-                    rows[table].append(row)
+        for _, newest in store.newest_by_pipeline(db, behind, KINDS):
+            for table, row in expected_rows(newest):
+                rows[table].append(row)
         again = [pipeline.key for pipeline in behind.keys() & self.reached.keys()]
         for table, new in rows.items():
             beside = self.tables[table]

@@ -206,13 +206,12 @@ def without_row(db: Connection, store: EventStore, pipeline: Pipeline) -> list[S
     ]
 
 
-def expected_rows(
-    db: Connection, store: EventStore, pipeline: Pipeline
-) -> Iterator[tuple[Table, dict[str, Any]]]:
-    """The rows that the log says are there, each with its table."""
-    for stream, stored in standing(store.newest_within(db, pipeline, KINDS)).items():
+def expected_rows(newest: Sequence[StoredEvent]) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The rows that the newest events of a history say are there, each with its table."""
+    telling = (stored for stored in newest if stored.kind in KINDS)
+    for stream, stored in standing(telling).items():
         if not stored.erased:
-            yield _table(pipeline), _row(stored, _row_key(pipeline, stream))
+            yield _table(stored.pipeline), _row(stored, _row_key(stored.pipeline, stream))
 
 
 def with_row(

@@ -6,22 +6,26 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select
 
 from eventstore.tables import pipelines as pipelines_table
 from eventstore.tables import raw
-from projections import catalogs, states
+from projections.projector import KINDS, expected_rows
 from projections.tables import ALL_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Table
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
+
+_AT_ONCE = 20
+"""Pipelines whose rows are in memory together."""
 
 _ATTEMPTS = 10
 """How often rows are read again that a writer may have changed between two reads."""
@@ -48,13 +52,12 @@ def check_tables(store: EventStore, pipelines: Iterable[Pipeline] | None = None)
         f"{table}: {count} row(s) written by unmodified PyAirbyte are not in the log yet"
         for table, count in sorted(Counter(table for table, _ in foreign.elements()).items())
     ]
-    for pipeline in among:
-        for table, row, words in _differences(store, pipeline):
-            what = f"{table.name}: the row of {row['stream_name']} of {pipeline} {words}"
-            if words == _MISSING and (table.name, _slot(row)) in foreign:
-                notices.append(f"{what}: unmodified PyAirbyte has written one in its place")
-            else:
-                problems.append(f"{what}, which is not what the log says: {_REMEDY}")
+    for pipeline, table, row, words in _differences(store, among):
+        what = f"{table.name}: the row of {row['stream_name']} of {pipeline} {words}"
+        if words == _MISSING and (table.name, _slot(row)) in foreign:
+            notices.append(f"{what}: unmodified PyAirbyte has written one in its place")
+        else:
+            problems.append(f"{what}, which is not what the log says: {_REMEDY}")
     if pipelines is None:
         problems += [f"{each}: {_REMEDY}" for each in store.database.read(_unowned)]
     return TablesReport(tuple(problems), tuple(notices))
@@ -64,37 +67,53 @@ _MISSING = "is missing"
 _REMEDY = "see `eventstore rebuild`"
 
 
-def _differences(
-    store: EventStore, pipeline: Pipeline
-) -> list[tuple[Table, Mapping[str, Any], str]]:
-    found: list[tuple[Table, Mapping[str, Any], str]] = []
+class _Difference(NamedTuple):
+    """A row that is not what the log says, or that is not there, and how so."""
+
+    pipeline: Pipeline
+    table: Table
+    row: Mapping[str, Any]
+    words: str
+
+
+def _differences(store: EventStore, pipelines: Iterable[Pipeline]) -> Iterator[_Difference]:
+    left = iter(pipelines)
+    while some := list(islice(left, _AT_ONCE)):
+        found = store.database.read(lambda db, some=some: _compare(db, store, some))  # type: ignore[misc]
+        differing = {difference.pipeline for difference in found}
+        for pipeline in filter(differing.__contains__, some):
+            yield from _when_nobody_wrote(store, pipeline)
+
+
+def _when_nobody_wrote(store: EventStore, pipeline: Pipeline) -> list[_Difference]:
+    found: list[_Difference] = []
     for _ in range(_ATTEMPTS):
         head = store.head(pipeline)
-        found = store.database.read(lambda db: _compare(db, store, pipeline))
+        found = store.database.read(lambda db: _compare(db, store, [pipeline]))
         if not found or store.head(pipeline) == head:
             break
     return found
 
 
-def _compare(
-    db: Connection, store: EventStore, pipeline: Pipeline
-) -> list[tuple[Table, Mapping[str, Any], str]]:
+def _compare(db: Connection, store: EventStore, pipelines: Sequence[Pipeline]) -> list[_Difference]:
+    owners = {pipeline.key: pipeline for pipeline in pipelines}
     expected = {
-        (table.name, row["row_key"]): (table, row)
-        for projection in (states, catalogs)
-        for table, row in projection.expected_rows(db, store, pipeline)
+        (table, row["pipeline_key"], row["row_key"]): _Difference(pipeline, table, row, _MISSING)
+        for pipeline, newest in store.newest_by_pipeline(db, pipelines, KINDS)
+        for table, row in expected_rows(newest)
     }
-    found: list[tuple[Table, Mapping[str, Any], str]] = []
+    found: list[_Difference] = []
     for table in ALL_TABLES:
-        for row in _rows(db, table, table.c.pipeline_key == pipeline.key):
-            _, wanted = expected.pop((table.name, row["row_key"]), (table, None))
+        for row in _rows(db, table, table.c.pipeline_key.in_(owners)):
+            wanted = expected.pop((table, row["pipeline_key"], row["row_key"]), None)
             if wanted is None:
-                found.append((table, row, "is there"))
+                words = "is there"
+            elif differing := [name for name in row if not _is(row[name], wanted.row[name])]:
+                words = f"has another {', '.join(differing)}"
+            else:
                 continue
-            differing = [name for name in row if not _is(row[name], wanted[name])]
-            if differing:
-                found.append((table, row, f"has another {', '.join(differing)}"))
-    return found + [(table, row, _MISSING) for table, row in expected.values()]
+            found.append(_Difference(owners[row["pipeline_key"]], table, row, words))
+    return found + list(expected.values())
 
 
 def _rows(db: Connection, table: Table, where: ColumnElement[bool]) -> Iterator[dict[str, Any]]:

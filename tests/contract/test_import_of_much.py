@@ -14,10 +14,27 @@ from eventstore.chain import commitment
 from eventstore.erasure import retention
 from eventstore.integrity import verify
 from eventstore.transfer import EVENT
-from projections import connect
+from projections import (
+    CacheStreamStateModel,
+    DestinationStreamStateModel,
+    connect,
+    latest_state,
+    rebuild,
+    register_catalog,
+    replay,
+)
 from projections.exchange import export_histories, import_histories
+from projections.tables_check import check_tables
+from projections.views import StateView
 from tests.contract.test_export_import import imported, sealed
-from tests.messages import emitted, saved, stream_state
+from tests.messages import (
+    catalog,
+    configured_stream,
+    emitted,
+    global_state,
+    saved,
+    stream_state,
+)
 from tests.tampering import event_hash
 
 SHOP = Pipeline("source-shop")
@@ -84,6 +101,35 @@ def test_wherever_an_import_ends_in_an_error_nothing_was_changed(there, export):
         assert there.heads() == {}
     assert failed > 5
     assert (schema(there), there.heads()) == (before, {SHOP: 3000})
+
+
+def test_many_histories_are_read_together_and_none_is_taken_for_another(store, tmp_path):
+    many = [
+        Pipeline(f"source-{n}", "lake" if n % 3 else None, connection=f"{n}") for n in range(230)
+    ]
+    with connect(tmp_path / "from.db") as elsewhere:
+        for number, pipeline in enumerate(many):
+            told = [saved(f"s{n}", {"n": number * n}, "a") for n in range(1 + number % 4)]
+            elsewhere.append(pipeline, *told, *emitted(3))
+        elsewhere.append(many[7], StateSaved(global_state({"lsn": 7})))
+        register_catalog(elsewhere, many[8], catalog(configured_stream("users")))
+        elsewhere.append(Pipeline("emits-only"), *emitted(3))
+        import_histories(store, export_histories(elsewhere))
+    for pipeline in [*many, Pipeline("emits-only")]:
+        replayed = replay(store, pipeline, StateView(pipeline))
+        assert latest_state(store, pipeline) == replayed
+    assert check_tables(store).problems == ()
+
+    altered = {many[0], many[7], many[8], many[99], many[229]}
+    table_of = {True: CacheStreamStateModel.__table__, False: DestinationStreamStateModel.__table__}
+    for pipeline in altered:
+        table = table_of[pipeline.destination is None]
+        changed = table.update().where(table.c.pipeline_key == pipeline.key).values(state_json="{}")
+        store.database.transact(lambda db, changed=changed: db.execute(changed))
+    problems = check_tables(store).problems
+    assert {each for each in many if any(f"of {each} has" in line for line in problems)} == altered
+    assert rebuild(store) == 231
+    assert check_tables(store).problems == ()
 
 
 def test_a_body_is_pointed_at_from_afar(store, there, monkeypatch):
