@@ -1,6 +1,9 @@
 """A history of a million events: what the present, the past and an append cost there.
 
-Two sides take turns in one run, A B A B. What counts is the ratio of the medians.
+Two sides take turns in one run, A B A B. What counts is the ratio of the medians. The same for a
+hundred times as many events as there are in another takes ten minutes and 15 GB:
+
+    pytest -m "bench and slow" -n 0 tests/bench/test_million.py
 """
 
 import random
@@ -8,6 +11,7 @@ from functools import partial
 from itertools import count
 
 import pytest
+from sqlalchemy import text
 
 from eventstore import Pipeline
 from projections import connect, latest_state, rebuild, replay, state_as_of
@@ -20,6 +24,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 SHOP = Pipeline("source-shop")
 EVENTS, STREAMS, BATCH = 1_000_000, 1_000, 5_000
 FEW = 1_000
+SHORT, LONG = 100_000, 10_000_000
 
 ROUNDS_OF_NEW = 20
 ROUNDS = 25
@@ -39,7 +44,7 @@ def million(request, tmp_path_factory):
     with connect(url) as store:
         append(store, EVENTS)
         if kind == "postgresql":
-            server.execute("million", "VACUUM ANALYZE")  # as it does by itself within minutes
+            vacuum(store)
         yield kind, store
 
 
@@ -48,6 +53,12 @@ def append(store, events, pipeline=SHOP):
     for first in range(0, events, BATCH):
         numbers = range(first, min(first + BATCH, events))
         store.append(pipeline, *(saved(f"s{n % STREAMS}", {"cursor": n}) for n in numbers))
+
+
+def vacuum(store):
+    """What PostgreSQL does by itself within minutes."""
+    with store.database.engine.connect() as db:
+        db.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
 
 
 def test_the_past_costs_little_more_than_the_present(results, million):
@@ -66,6 +77,35 @@ def test_the_past_costs_little_more_than_the_present(results, million):
         "target": "<= 2, <= 1.3",
     }
     assert max(past) <= 4 * took["now"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_past_costs_the_same_in_a_hundred_times_as_many_events(results, fresh_url, kind):
+    with connect(fresh_url(kind)) as short, connect(fresh_url(kind)) as long:
+        works = {}
+        for store, events in ((short, SHORT), (long, LONG)):
+            append(store, events)
+            if kind == "postgresql":
+                vacuum(store)
+            works |= {
+                f"{percent} % of {events}": partial(
+                    state_as_of, store, SHOP, events * percent // 100
+                )
+                for percent in PERCENT
+            }
+            works[f"now of {events}"] = partial(latest_state, store, SHOP)
+            works[f"append to {events}"] = partial(store.append, SHOP, saved("s1", {}))
+        took = in_turns(works, ROUNDS)
+    past = [took[name] for name in works if "%" in name]
+    results[f"state_as_of of {STREAMS} streams in {SHORT} and {LONG} events, {kind}"] = {
+        "unit": "ms",
+        **{name: round(each, 2) for name, each in took.items()},
+        "ratio": f"{max(past) / min(past):.2f} from the cheapest to the dearest",
+        "target": "<= 1.3",
+    }
+    assert max(past) <= 2 * min(past)
 
 
 def test_the_past_is_read_as_fast_before_the_first_analyze(results, fresh_url):
