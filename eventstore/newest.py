@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    SmallInteger,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 
 from eventstore.rows import OF_PIPELINE, PIPELINE_ID, stored_of
 from eventstore.statements import ALONE, limit_of
-from eventstore.tables import NEWEST_INDEX, bodies, body_id, events, pipelines, streams
+from eventstore.tables import KIND, NEWEST_INDEX, bodies, body_id, events, pipelines, streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,18 +80,20 @@ STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
 def newest_bodies(dialect: Dialect, kind: str, near: int) -> Select[Any]:
     """STREAM of each stream, its newest version of a kind, and the codec and data kept by that one.
 
-    In the history `pipeline_id`, before the version `before`. Where seeks are dear, as many events
-    and bodies as are `near` are looked through first.
+    In the history `pipeline_id`, before the version `before`. Where seeks are dear, the events that
+    are `near` are looked through first, as many as that of this kind.
     """
     its_id = bindparam("pipeline_id", type_=BigInteger)
     before: Any = bindparam("before", type_=BigInteger)
     if dialect.SEEKS_ARE_DEAR:
         # PostgreSQL looks into no subquery, and so does not plan anew for each version.
-        unseen = select(before).scalar_subquery()
-        newest = _nearest_of_streams(dialect, kind, its_id, before=unseen, near=near)
-        return _with_nearest_bodies(newest.subquery(), its_id, before=unseen, near=near)
-    newest = newest_of_streams(dialect, STREAM, [kind], its_id, before=before)
+        before = select(before).scalar_subquery()
+        newest = _nearest_of_streams(dialect, kind, its_id, before=before, near=near)
+    else:
+        newest = newest_of_streams(dialect, STREAM, [kind], its_id, before=before)
     found = newest.offset(ALONE).subquery()  # or SQLite would seek each version twice
+    if dialect.SEEKS_BY_LATERAL:
+        return _with_nearest_bodies(found, its_id, before=before, near=near)
     *_, version = found.c
     its_own = bodies.c.id == body_id(its_id, version)
     return select(found, bodies.c.codec, bodies.c.data).outerjoin_from(found, bodies, its_own)
@@ -98,30 +112,34 @@ def _nearest_of_streams(
 ) -> Select[Any]:
     """What `newest_of_streams` finds: first among so many events, then by seeks.
 
-    To read those events in a row takes PostgreSQL a fifth of the time of as many seeks, each of
-    which is the dearer the longer the history of its stream is.
+    To read those events in a row takes PostgreSQL a fifth of the time of as many seeks, and SQLite
+    half of it in ten million events: a seek is the dearer the longer the history of its stream is.
     """
-    looked_through = near * _LOOKED_THROUGH
-    query = select(events.c.stream_number, events.c.version, events.c.kind).where(
-        events.c.pipeline_id == pipeline_id,
-        events.c.version < before,
-        events.c.version >= before - looked_through,
+    # Not the kind itself, by which each stream would be sought in another index.
+    its_kind = type_coerce(events.c.kind, SmallInteger) + 0
+    last = (
+        select(events.c.stream_number, events.c.version)
+        .where(
+            events.c.pipeline_id == pipeline_id,
+            events.c.version < before,
+            events.c.version >= before - near * _LOOKED_THROUGH,
+            its_kind == KIND.numbers[kind],
+        )
+        .order_by(events.c.version.desc())
+        .limit(limit_of(near))
+        .subquery()
     )
-    # Were the kind a condition there, PostgreSQL would seek each stream in another index.
-    last = _last(query, events.c.version, looked_through)
-    of_kind = _last(select(last).where(last.c.kind == kind), last.c.version, near)
     found = (
-        select(of_kind.c.stream_number, func.max(of_kind.c.version).label("version"))
-        .group_by(of_kind.c.stream_number)
+        select(last.c.stream_number, func.max(last.c.version).label("version"))
+        .group_by(last.c.stream_number)
         .subquery()
     )
     mine = select(*STREAM).where(streams.c.pipeline_id == pipeline_id).subquery()
     same = found.c.stream_number == mine.c.number
     far = newest_of_one(dialect, kind, mine.c.number, pipeline_id, before=before)
-    return (
-        select(mine, func.coalesce(found.c.version, far).label("version"))
-        .select_from(mine.join(found, same, **_ANY_PLAN_BUT_LOOPS))
-        .offset(ALONE)
+    how: Any = _ANY_PLAN_BUT_LOOPS if dialect.SEEKS_BY_LATERAL else {"isouter": True}
+    return select(mine, func.coalesce(found.c.version, far).label("version")).select_from(
+        mine.join(found, same, **how)
     )
 
 
@@ -137,10 +155,6 @@ def _with_nearest_bodies(newest: Subquery, its_id: Any, *, before: Any, near: in
     # Not IS NOT NULL, which would make the join a plain one again.
     wanted = func.coalesce(newest.c.number, -1) >= 0
     return select(newest, *one).select_from(found.outerjoin(far, true())).where(wanted)
-
-
-def _last(query: Select[Any], order: ColumnElement[Any], rows: int) -> Subquery:
-    return query.order_by(order.desc()).limit(limit_of(rows)).subquery()
 
 
 def what_is_there(kinds: Sequence[str]) -> Select[Any]:
