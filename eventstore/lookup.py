@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import chain, groupby, islice
-from operator import attrgetter, itemgetter
+from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select
@@ -21,11 +21,11 @@ from eventstore.newest import (
     newest_of_streams,
     what_is_there,
 )
-from eventstore.reading import PAGE
+from eventstore.reading import PAGE, bytes_in, next_size
 from eventstore.rows import (
     Names,
     find_pipeline_id,
-    find_pipeline_ids,
+    find_pipelines,
     stored_events,
     stored_where,
     stream_of,
@@ -76,6 +76,15 @@ _NEAR_PER_STREAM = 2
 """Among how many events for each stream of a history its newest is looked for first, at least."""
 
 
+def _near(dialect: Dialect, length: int, count_of_streams: int) -> int:
+    """Among how many events of a kind its newest are looked for in a row; 0 if by seeks alone."""
+    dear_from = dialect.SEEKS_ARE_DEAR_FROM
+    if dear_from is None or length < dear_from * count_of_streams:
+        return 0
+    # A power of two, or there would be as many statements as numbers of streams.
+    return 1 << (_NEAR_PER_STREAM * count_of_streams).bit_length()
+
+
 @cache
 def _newest_bodies(kind: str, near: int) -> Statement:
     """Of each stream its row, the version of its newest event of a kind, and the body beside it."""
@@ -112,33 +121,49 @@ def _newest_of_each(kinds: tuple[str, ...]) -> Statement:
     return Statement(lambda dialect: newest_of_each(dialect, kinds))
 
 
-_AT_ONCE = 100
-"""Pipelines whose newest events are in memory together."""
+_FIRST_TOGETHER = 8
+"""Pipelines whose newest events are read together first; then as many as their bodies let."""
 
 
 def newest_by_pipeline(
     db: Connection, pipelines: Iterable[Pipeline], kinds: Sequence[str]
 ) -> Iterator[tuple[Pipeline, list[StoredEvent]]]:
-    """The `newest` of each of these pipelines that has any."""
+    """The `newest` of each of these pipelines, many of them together where that takes less."""
     if not dialect_of(db).KEEPS_COLUMNS:
-        found = ((pipeline, newest(db, pipeline, kinds, None)) for pipeline in pipelines)
-        yield from (each for each in found if each[1])
+        for pipeline in pipelines:
+            yield pipeline, newest(db, pipeline, kinds, None)
         return
-    left = iter(pipelines)
-    while some := list(islice(left, _AT_ONCE)):
-        ids = find_pipeline_ids(db, some)
-        rows = _newest_of_each(tuple(kinds)).fetch(db, {"ids": dialect_of(db).as_list(ids)})
-        for pipeline, its_own in groupby(stored_events(db, rows), attrgetter("pipeline")):
-            yield pipeline, list(its_own)
+    left, size = iter(pipelines), _FIRST_TOGETHER
+    while some := list(islice(left, size)):
+        found = _newest_of_some(db, some, tuple(kinds))
+        size = next_size(size, bytes_in(chain.from_iterable(found.values())))
+        for pipeline in some:
+            yield pipeline, found.pop(pipeline, [])
 
 
-def newest_said(db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int) -> list[Said]:
-    """What the newest event of each kind and stream says, in the order of versions."""
+def _newest_of_some(
+    db: Connection, pipelines: Sequence[Pipeline], kinds: tuple[str, ...]
+) -> dict[Pipeline, list[StoredEvent]]:
+    names = Names()
+    names.pipelines = find_pipelines(db, pipelines)
+    ids = dialect_of(db).as_list(names.pipelines)
+    found: dict[Pipeline, list[StoredEvent]] = {}
+    for stored in stored_events(db, _newest_of_each(kinds).fetch(db, {"ids": ids}), names):
+        found.setdefault(stored.pipeline, []).append(stored)
+    return found
+
+
+def newest_said(
+    db: Connection, pipeline: Pipeline, kinds: Sequence[str], up_to: int, length: int
+) -> list[Said]:
+    """What the newest event of each kind and stream says, in the order of versions.
+
+    `length` is how many events the history has.
+    """
     its_id, count_of_streams, there = _what_is_there(db, pipeline, tuple(kinds))
     if its_id is None:
         return []
-    # A power of two, or there would be as many statements as numbers of streams.
-    near = 1 << (_NEAR_PER_STREAM * count_of_streams).bit_length()
+    near = _near(dialect_of(db), length, count_of_streams)
     bounds = {"pipeline_id": its_id, "before": up_to + 1}
     read = reader(db, its_id).body
     found: list[Said] = []

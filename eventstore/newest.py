@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     BigInteger,
     SmallInteger,
+    UnaryExpression,
     and_,
     bindparam,
     case,
@@ -17,8 +18,9 @@ from sqlalchemy import (
     true,
     type_coerce,
 )
+from sqlalchemy.sql.operators import custom_op
 
-from eventstore.rows import OF_PIPELINE, PIPELINE_ID, stored_of
+from eventstore.rows import OF_PIPELINE, OF_STREAM, PIPELINE_ID, stored_of
 from eventstore.statements import ALONE, limit_of
 from eventstore.tables import KIND, NEWEST_INDEX, bodies, body_id, events, pipelines, streams
 
@@ -80,19 +82,20 @@ STREAM = (streams.c.number, streams.c.namespace, streams.c.name)
 def newest_bodies(dialect: Dialect, kind: str, near: int) -> Select[Any]:
     """STREAM of each stream, its newest version of a kind, and the codec and data kept by that one.
 
-    In the history `pipeline_id`, before the version `before`. Where seeks are dear, the events that
-    are `near` are looked through first, as many as that of this kind.
+    In the history `pipeline_id`, before the version `before`. They are sought one by one, unless
+    some are `near`: then among so many of the kind first, which are read in a row.
     """
     its_id = bindparam("pipeline_id", type_=BigInteger)
     before: Any = bindparam("before", type_=BigInteger)
-    if dialect.SEEKS_ARE_DEAR:
-        # PostgreSQL looks into no subquery, and so does not plan anew for each version.
+    if near:
+        # PostgreSQL looks into no subquery, and so does not plan anew for each version; to SQLite
+        # it is one value.
         before = select(before).scalar_subquery()
         newest = _nearest_of_streams(dialect, kind, its_id, before=before, near=near)
     else:
         newest = newest_of_streams(dialect, STREAM, [kind], its_id, before=before)
     found = newest.offset(ALONE).subquery()  # or SQLite would seek each version twice
-    if dialect.SEEKS_BY_LATERAL:
+    if near and dialect.SEEKS_BY_LATERAL:
         return _with_nearest_bodies(found, its_id, before=before, near=near)
     *_, version = found.c
     its_own = bodies.c.id == body_id(its_id, version)
@@ -112,11 +115,11 @@ def _nearest_of_streams(
 ) -> Select[Any]:
     """What `newest_of_streams` finds: first among so many events, then by seeks.
 
-    To read those events in a row takes PostgreSQL a fifth of the time of as many seeks, and SQLite
-    half of it in ten million events: a seek is the dearer the longer the history of its stream is.
+    A seek is the dearer the longer the history of its stream is; to read events in a row is not.
     """
-    # Not the kind itself, by which each stream would be sought in another index.
-    its_kind = type_coerce(events.c.kind, SmallInteger) + 0
+    # As +kind: by the kind itself each stream would be sought in another index.
+    number = type_coerce(events.c.kind, SmallInteger)
+    its_kind = UnaryExpression(number, operator=custom_op("+"), type_=number.type)
     last = (
         select(events.c.stream_number, events.c.version)
         .where(
@@ -178,11 +181,12 @@ def what_is_there(kinds: Sequence[str]) -> Select[Any]:
 def newest_of_each(dialect: Dialect, kinds: Sequence[str]) -> Select[Any]:
     """The newest event of each of these kinds and stream in the histories that are among `ids`.
 
-    In one scan, for what keeps columns: elsewhere to seek them takes less.
+    For what keeps columns: elsewhere to seek them takes less than to scan the histories.
     """
     e = events.c
     newest = (
         select(e.pipeline_id, func.max(e.version).label("version"))
+        .join_from(events, streams, OF_STREAM)
         .where(dialect.is_in_list(e.pipeline_id, "ids"), or_(*(e.kind == kind for kind in kinds)))
         .group_by(e.pipeline_id, e.kind, e.stream_number)
     )

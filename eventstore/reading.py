@@ -94,7 +94,7 @@ def history(
         if len(page) < size:
             return
         after = page[-1].version
-        size = next_size(size, _bytes_in(page))
+        size = next_size(size, bytes_in(page))
 
 
 def next_page(
@@ -200,7 +200,7 @@ def backwards(
         if len(found) < size:
             return
         up_to = found[-1].version - 1
-        size = next_size(size, _bytes_in(found))
+        size = next_size(size, bytes_in(found))
 
 
 def all_pipelines(db: Connection) -> list[Pipeline]:
@@ -307,7 +307,7 @@ def _in_pages(
         yield from found
         if len(found) < size:
             return
-        size, last = next_size(size, _bytes_in(found)), rows[-1]
+        size, last = next_size(size, bytes_in(found)), rows[-1]
 
 
 def _beyond(
@@ -340,7 +340,8 @@ def next_size(size: int, read: int) -> int:
     return min(size * 4, PAGE) if read < _SMALL_PAGE else size
 
 
-def _bytes_in(found: Iterable[StoredEvent]) -> int:
+def bytes_in(found: Iterable[StoredEvent]) -> int:
+    """How many bytes the bodies of events have."""
     return sum(len(stored.body) for stored in found)
 
 

@@ -60,14 +60,15 @@ def _stored(those: FromClause, event: FromClause, body: FromClause) -> Select[An
 STORED = _stored(events.outerjoin(bodies, KEEPS_ITS_BODY), events, bodies)
 """All that a stored event is made of but names, in the order in which `stored_events` takes it."""
 
-_OF_STREAM = and_(
+OF_STREAM = and_(
     streams.c.pipeline_id == events.c.pipeline_id,
     streams.c.number == events.c.stream_number,
 )
+"""To join events with the streams that they speak of."""
 
 STORED_BY_NAME = _stored(
     events.join(pipelines, pipelines.c.id == events.c.pipeline_id)
-    .join(streams, _OF_STREAM)
+    .join(streams, OF_STREAM)
     .outerjoin(bodies, KEEPS_ITS_BODY),
     events,
     bodies,
@@ -135,15 +136,18 @@ def find_pipeline_id(db: Connection, pipeline: Pipeline) -> int | None:
     return found[0][0] if found else None
 
 
-_find_ids = Statement(
-    lambda dialect: select(pipelines.c.id).where(dialect.is_in_list(pipelines.c.key, "keys"))
+_find_several = Statement(
+    lambda dialect: select(pipelines.c.id, pipelines.c.key).where(
+        dialect.is_in_list(pipelines.c.key, "keys")
+    )
 )
 
 
-def find_pipeline_ids(db: Connection, those: Iterable[Pipeline]) -> list[int]:
-    """The ids of those pipelines that have a history."""
-    keys = dialect_of(db).as_list([pipeline.key for pipeline in those])
-    return [its_id for (its_id,) in _find_ids.fetch(db, {"keys": keys})]
+def find_pipelines(db: Connection, those: Iterable[Pipeline]) -> dict[int, Pipeline]:
+    """Those of these pipelines that have a history, by the database's ids."""
+    by_key = {pipeline.key: pipeline for pipeline in those}
+    keys = dialect_of(db).as_list(by_key)
+    return {its_id: by_key[key] for its_id, key in _find_several.fetch(db, {"keys": keys})}
 
 
 def next_pipeline_id(db: Connection) -> int:

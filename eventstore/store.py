@@ -309,33 +309,36 @@ class EventStore:
         KIND.check(*kinds)
         return lookup.newest(db, pipeline, kinds, up_to)
 
-    def newest_said(self, pipeline: Pipeline, kinds: Sequence[str], up_to: int) -> list[Said]:
-        """What the `newest` say, which takes half the time where nobody asks who and when."""
+    def newest_said(
+        self, pipeline: Pipeline, kinds: Sequence[str], up_to: int, *, of: int
+    ) -> list[Said]:
+        """What the `newest` say, which takes half the time where nobody asks who and when.
+
+        `of` is how many events the history has: it decides how they are looked for.
+        """
         KIND.check(*kinds)
-        return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to))
+        return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to, of))
 
     def require_inline(self) -> None:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""
         self._appender.require_inline()
 
     def newest_by_pipeline(
-        self, db: Connection, pipelines: Iterable[Pipeline], kinds: Sequence[str]
+        self, db: Connection, those: Iterable[Pipeline], kinds: Sequence[str]
     ) -> Iterator[tuple[Pipeline, list[StoredEvent]]]:
-        """`newest_within` of each of these pipelines that has any, in an order of the database's.
-
-        Many at once where that takes less.
-        """
+        """`newest_within` of each of these pipelines, many together where that is faster."""
         KIND.check(*kinds)
-        return lookup.newest_by_pipeline(db, pipelines, kinds)
+        return lookup.newest_by_pipeline(db, those, kinds)
 
-    def apply_newest(self, db: Connection, pipelines: Iterable[Pipeline]) -> None:
+    def apply_newest(self, db: Connection, those: Iterable[Pipeline]) -> None:
         """Bring the inline tables to where histories leave them that were written as a whole.
 
         Of each kind the newest event per stream is enough.
         """
         if self._inline:
-            for _, newest in self.newest_by_pipeline(db, pipelines, KINDS):
-                self._inline(db, newest)
+            for _, newest in self.newest_by_pipeline(db, those, KINDS):
+                if newest:
+                    self._inline(db, newest)
 
     def before(
         self, read: Sequence[StoredEvent], kinds: Sequence[str]

@@ -85,7 +85,8 @@ def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateV
     where the state was another then, and its body was erased since.
     """
     place = locate(store, pipeline, moment)
-    view = StateView(pipeline).with_(*store.newest_said(pipeline, STATE_KINDS, place.version))
+    said = store.newest_said(pipeline, STATE_KINDS, place.version, of=place.head)
+    view = StateView(pipeline).with_(*said)
     _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)
 
@@ -125,11 +126,15 @@ def _refuse_erased(store: EventStore, view: StateView | CatalogView, place: Plac
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a history a moment is; `final` says that no later append can move it."""
+    """Where in a history a moment is; `final` says that no later append can move it.
+
+    `head` is the version that the history has reached.
+    """
 
     version: int
     stored_at: datetime | None
     final: bool
+    head: int
 
 
 def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
@@ -152,6 +157,6 @@ def locate(store: EventStore, pipeline: Pipeline, moment: Moment) -> Place:
     if not 0 <= version <= head.version:
         raise store.unknown_version(pipeline, version)
     if version == head.version:
-        return Place(version, to_datetime(head.stored_at) if version else None, final)
+        return Place(version, to_datetime(head.stored_at) if version else None, final, version)
     stored_at = store.stored_at(pipeline, version) if version else None
-    return Place(version, stored_at, final)
+    return Place(version, stored_at, final, head.version)

@@ -17,9 +17,9 @@ from projections import commands
 from projections.display import complain, prepare_output
 from projections.record import Stopped
 
-_OBJECTS = 50_000
-"""New ones after which Python looks for what can go: all that an import makes stays, and to look at
-it every 700 takes a command a fourteenth of its start."""
+_NEW_OBJECTS = 50_000
+"""After how many of them Python looks for what can go: all that importing modules makes stays, and
+to look at it every 700, as it does of itself, takes a command a fourteenth of its start."""
 
 _FUNCTIONS = {function.partition("_")[0]: function for function in commands.LISTED}
 
@@ -47,7 +47,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors are one line on stderr, exit code 2 for wrong usage, else 1."""
-    gc.set_threshold(_OBJECTS)
+    gc.set_threshold(_NEW_OBJECTS)
     if sys.stderr is None:  # its number would soon be a file of the database's
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open to the end
     if sys.stdout is None:

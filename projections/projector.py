@@ -62,5 +62,6 @@ def refill(db: Connection, store: EventStore) -> int:
             db.execute(table.delete().where(table.c.pipeline_key.is_not(None)))
     pipelines = store.pipelines_within(db)
     for _, newest in store.newest_by_pipeline(db, pipelines, KINDS):
-        apply_inline(db, newest)
+        if newest:
+            apply_inline(db, newest)
     return len(pipelines)

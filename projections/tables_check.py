@@ -17,15 +17,15 @@ from projections.projector import KINDS, expected_rows
 from projections.tables import ALL_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sqlalchemy import ColumnElement, Connection, Table
 
     from eventstore.events import Pipeline
     from eventstore.store import EventStore
 
-_AT_ONCE = 20
-"""Pipelines whose rows are in memory together."""
+_AT_ONCE = 100
+"""Pipelines that are compared on one connection."""
 
 _ATTEMPTS = 10
 """How often rows are read again that a writer may have changed between two reads."""
@@ -79,7 +79,7 @@ class _Difference(NamedTuple):
 def _differences(store: EventStore, pipelines: Iterable[Pipeline]) -> Iterator[_Difference]:
     left = iter(pipelines)
     while some := list(islice(left, _AT_ONCE)):
-        found = store.database.read(lambda db, some=some: _compare(db, store, some))  # type: ignore[misc]
+        found = store.database.read(lambda db, some=some: list(_compare(db, store, some)))  # type: ignore[misc]
         differing = {difference.pipeline for difference in found}
         for pipeline in filter(differing.__contains__, some):
             yield from _when_nobody_wrote(store, pipeline)
@@ -89,31 +89,27 @@ def _when_nobody_wrote(store: EventStore, pipeline: Pipeline) -> list[_Differenc
     found: list[_Difference] = []
     for _ in range(_ATTEMPTS):
         head = store.head(pipeline)
-        found = store.database.read(lambda db: _compare(db, store, [pipeline]))
+        found = store.database.read(lambda db: list(_compare(db, store, [pipeline])))
         if not found or store.head(pipeline) == head:
             break
     return found
 
 
-def _compare(db: Connection, store: EventStore, pipelines: Sequence[Pipeline]) -> list[_Difference]:
-    owners = {pipeline.key: pipeline for pipeline in pipelines}
-    expected = {
-        (table, row["pipeline_key"], row["row_key"]): _Difference(pipeline, table, row, _MISSING)
-        for pipeline, newest in store.newest_by_pipeline(db, pipelines, KINDS)
-        for table, row in expected_rows(newest)
-    }
-    found: list[_Difference] = []
-    for table in ALL_TABLES:
-        for row in _rows(db, table, table.c.pipeline_key.in_(owners)):
-            wanted = expected.pop((table, row["pipeline_key"], row["row_key"]), None)
-            if wanted is None:
-                words = "is there"
-            elif differing := [name for name in row if not _is(row[name], wanted.row[name])]:
-                words = f"has another {', '.join(differing)}"
-            else:
-                continue
-            found.append(_Difference(owners[row["pipeline_key"]], table, row, words))
-    return found + list(expected.values())
+def _compare(
+    db: Connection, store: EventStore, pipelines: Iterable[Pipeline]
+) -> Iterator[_Difference]:
+    for pipeline, newest in store.newest_by_pipeline(db, pipelines, KINDS):
+        expected = {(table, row["row_key"]): row for table, row in expected_rows(newest)}
+        for table in ALL_TABLES:
+            for row in _rows(db, table, table.c.pipeline_key == pipeline.key):
+                wanted = expected.pop((table, row["row_key"]), None)
+                if wanted is None:
+                    yield _Difference(pipeline, table, row, "is there")
+                elif differing := [name for name in row if not _is(row[name], wanted[name])]:
+                    words = f"has another {', '.join(differing)}"
+                    yield _Difference(pipeline, table, row, words)
+        for (table, _), row in expected.items():
+            yield _Difference(pipeline, table, row, _MISSING)
 
 
 def _rows(db: Connection, table: Table, where: ColumnElement[bool]) -> Iterator[dict[str, Any]]:

@@ -66,11 +66,14 @@ class Dialect(Protocol):
 
     @property
     def SEEKS_BY_LATERAL(self) -> bool:
-        """Whether rows are found one by one in a LATERAL subquery alone."""
+        """Whether rows are found one by one in LATERAL alone, and without a loop in FULL JOIN."""
 
     @property
-    def SEEKS_ARE_DEAR(self) -> bool:
-        """Whether some events in a row are read faster than as many are sought by an index."""
+    def SEEKS_ARE_DEAR_FROM(self) -> int | None:
+        """From how many events a stream on, on average, some in a row are read faster than sought.
+
+        None where they never are.
+        """
 
     @property
     def TEMPORARY(self) -> str | None:

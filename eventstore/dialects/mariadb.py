@@ -61,7 +61,7 @@ SKIPS_THROUGH_GROUPS = True
 """GROUP BY with max() reads one entry of an index per group; a correlated max() reads them all."""
 
 SEEKS_BY_LATERAL = False
-SEEKS_ARE_DEAR = False
+SEEKS_ARE_DEAR_FROM: int | None = None
 TEMPORARY: str | None = None
 KEEPS_COLUMNS = False
 INDEX_HINT = "FORCE INDEX ({})"

@@ -4,6 +4,7 @@ import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import text
 
 from eventstore import (
     InvalidMoment,
@@ -18,12 +19,14 @@ from projections import (
     CatalogView,
     StateView,
     catalog_as_of,
+    connect,
     latest_catalog,
     latest_state,
     register_catalog,
     replay,
     state_as_of,
 )
+from projections.views import STATE_KINDS
 from tests.messages import (
     catalog,
     configured_stream,
@@ -33,10 +36,13 @@ from tests.messages import (
     saved,
     stream_state,
 )
+from tests.tampering import tampering
 
 SHOP = Pipeline("source-shop", "destination-lake")
 NOBODY = Pipeline("source-of-nothing")
 INSTANT = timedelta(microseconds=1)
+MANY = 1_000_000
+"""As many events a history has that is looked through where it is long."""
 TOMORROW = datetime.now(timezone.utc) + timedelta(days=1)
 
 READS = pytest.mark.parametrize(
@@ -155,7 +161,20 @@ def test_streams_that_were_silent_for_long_are_as_they_were_then(store):
     for version in (4, 6, 50, 106, 150, 206):
         there = state_as_of(store, SHOP, version)
         assert there.streams == replay(store, SHOP, StateView(SHOP), up_to=version).streams
+        said = store.newest_said(SHOP, STATE_KINDS, version, of=MANY)
+        assert StateView(SHOP).with_(*said).streams == there.streams
     assert (len(there.streams), there.streams[users], orders in there.streams) == (3, first, False)
+
+
+@pytest.mark.parametrize("kind", ["'x'", "x'41'", "'0x'", "''"])
+def test_a_kind_that_is_none_is_no_state_however_it_is_looked_for(tmp_path, kind):
+    with connect(tmp_path / "state.db") as store:  # SQLite keeps any value there
+        store.append(SHOP, saved("users", {"cursor": 1}), saved("users", {"cursor": 2}))
+        with tampering(store.database.engine) as db:
+            db.execute(text(f"UPDATE _eventstore_events SET kind = {kind} WHERE version = 2"))
+        for length in (2, MANY):
+            said = store.newest_said(SHOP, STATE_KINDS, 2, of=length)
+            assert [each.version for each in said] == [1]
 
 
 @pytest.mark.parametrize("whole", [global_state({"lsn": 1}), legacy_state({"users": 1})])

@@ -18,9 +18,11 @@ from projections import (
     replay,
     state_as_of,
 )
+from projections.views import STATE_KINDS
 from tests.contract.random_histories import histories, play
 
 INSTANT = timedelta(microseconds=1)
+MANY = 1_000_000
 
 TABLES = [
     model.__table__ for model in (CacheStreamStateModel, DestinationStreamStateModel, CachedStream)
@@ -50,6 +52,9 @@ def test_the_past_equals_the_model_at_every_version(shared_store, history):
             registered = catalog_as_of(shared_store, pipeline, version)
             assert state.bodies == list(model.state(version).values())
             assert _defined(registered) == model.catalog(version)
+            # A long history is not looked through as a short one is.
+            said = shared_store.newest_said(pipeline, STATE_KINDS, version, of=MANY)
+            assert StateView(pipeline).with_(*said).bodies == state.bodies
             for view in (state, registered):
                 assert (view.version, view.stored_at, view.final) == (version, times[version], True)
 

@@ -3,10 +3,11 @@
 import json
 from functools import partial
 
+import pytest
 from airbyte_protocol.models import AirbyteStateMessage
 
 from eventstore import Pipeline
-from projections import SqlStateBackend, connect, latest_state, register_catalog
+from projections import SqlStateBackend, connect, latest_state, rebuild, register_catalog
 from tests.interruptions import Interruption, counted
 from tests.messages import catalog, configured_stream, emitted, saved, stream_state
 
@@ -83,6 +84,20 @@ def test_to_find_nothing_new_takes_one_statement_for_any_number_of_pipelines(dat
     first, idle = statements[0], statements[4:8]  # what comes between is the first look
     counters = ["PRAGMA database_list", "PRAGMA data_version"]  # which SQLite keeps itself
     assert idle in ([first] * 4, counters * 2), statements
+
+
+@pytest.mark.needs("KEEPS_COLUMNS")
+def test_a_rebuild_reads_many_pipelines_by_as_many_statements_as_a_few(engine):
+    store = connect(engine)
+    taken = []
+    for first in (0, 4):
+        for number in range(first, first + 4):
+            store.append(Pipeline(f"source-{number}"), saved("users", {}), saved("orders", {}))
+        rebuild(store)  # finds out what it is on
+        with counted(engine) as statements:
+            rebuild(store)
+        taken.append(len(statements))
+    assert taken[0] == taken[1]
 
 
 def _message(cursor):

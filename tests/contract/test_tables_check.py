@@ -1,10 +1,13 @@
 """The tables that runners read, compared with the log."""
 
+import tracemalloc
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from eventstore import Pipeline, StateSaved
 from eventstore.erasure import erase
+from eventstore.tables import pipelines, streams
 from projections import (
     CachedStream,
     CacheStreamStateModel,
@@ -80,6 +83,36 @@ def test_rows_of_unmodified_pyairbyte_are_a_notice(shop, engine):
     report = check_tables(shop)
     assert report.problems == ()
     assert any("PyAirbyte" in notice for notice in report.notices)
+
+
+def test_a_stream_whose_name_is_gone_hides_no_other(shop, engine):
+    with engine.begin() as db:
+        bank = select(pipelines.c.id).where(pipelines.c.key == BANK.key).scalar_subquery()
+        db.execute(streams.delete().where(streams.c.number == 1, streams.c.pipeline_id == bank))
+        db.execute(DESTINATION.update().values(state_json="{}"))
+    problems = " ".join(check_tables(shop).problems)
+    assert str(LAKE) in problems
+    assert str(SHOP) + " " not in problems
+    rebuild(shop)
+    assert check_tables(shop).problems == ()
+
+
+def test_large_states_of_many_pipelines_are_not_compared_all_at_once(store):
+    few, many = (traced_while_checking(store, first, first + 24) for first in (0, 24))
+    assert many < 1.5 * few
+
+
+def traced_while_checking(store, first, last):
+    """The bytes that are in memory, at most, after more states of a megabyte were saved."""
+    for number in range(first, last):
+        state = {"text": f"{number}" + "x" * 1_000_000}
+        store.append(Pipeline(f"source-{number}"), saved("users", state))
+    tracemalloc.start()
+    try:
+        assert check_tables(store).problems == ()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("table", [CACHE, DESTINATION], ids=str)
