@@ -166,6 +166,22 @@ def test_streams_that_were_silent_for_long_are_as_they_were_then(store):
     assert (len(there.streams), there.streams[users], orders in there.streams) == (3, first, False)
 
 
+def test_a_moment_is_found_between_many_events_of_another_history(store):
+    busy, rare = Pipeline("source-busy"), Pipeline("source-rare")
+    for _ in range(5):
+        store.append(rare, saved("users", {}), saved("orders", {}))
+        store.append(busy, *emitted(40))
+    stored = list(store.log())
+    reached = {busy: 0, rare: 0, NOBODY: 0}
+    for event in stored:
+        for pipeline, version in reached.items():
+            assert store.version_at(pipeline, event.stored_at - INSTANT) == version
+        reached[event.pipeline] = event.version
+        for pipeline, version in reached.items():
+            assert store.version_at(pipeline, event.stored_at) == version
+    assert reached == {busy: 200, rare: 10, NOBODY: 0}
+
+
 @pytest.mark.parametrize("kind", ["'x'", "x'41'", "'0x'", "''"])
 def test_a_kind_that_is_none_is_no_state_however_it_is_looked_for(tmp_path, kind):
     with connect(tmp_path / "state.db") as store:  # SQLite keeps any value there
