@@ -16,7 +16,13 @@ from sqlalchemy import exists, func, or_, select
 from eventstore import codec, payload
 from eventstore.dialects import dialect_of
 from eventstore.errors import HistoryConflict, InvalidEvent, StreamNotFound
-from eventstore.events import BodyErased, StoredEvent, StreamDescriptor, to_microseconds
+from eventstore.events import (
+    BodyErased,
+    StoredEvent,
+    StreamDescriptor,
+    descriptor,
+    to_microseconds,
+)
 from eventstore.identity import check_attribution
 from eventstore.rows import find_pipeline_id, stored_events, stored_where, stream_of
 from eventstore.sharing import hand_on
@@ -87,6 +93,8 @@ def erase(
     has no state then. Raises UnknownVersion, StreamNotFound or InvalidEvent.
     """
     _check_reason(reason)
+    if stream is not None:
+        stream = descriptor(stream)
     if (version is None) == (stream is None and before is None):
         raise InvalidEvent(
             "say what to erase: a version; or a stream, all before a moment, or a stream's before "

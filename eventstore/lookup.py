@@ -121,8 +121,8 @@ def _newest_of_each(kinds: tuple[str, ...]) -> Statement:
     return Statement(lambda dialect: newest_of_each(dialect, kinds))
 
 
-_FIRST_TOGETHER = 8
-"""Pipelines whose newest events are read together first; then as many as their bodies let."""
+_FIRST_TOGETHER, _MOST_TOGETHER = 8, 128
+"""Pipelines whose newest events are read together: in between, as many as their bodies let."""
 
 
 def newest_by_pipeline(
@@ -136,9 +136,11 @@ def newest_by_pipeline(
     left, size = iter(pipelines), _FIRST_TOGETHER
     while some := list(islice(left, size)):
         found = _newest_of_some(db, some, tuple(kinds))
-        size = next_size(size, bytes_in(chain.from_iterable(found.values())))
+        read = bytes_in(chain.from_iterable(found.values()))
+        size = min(next_size(size, read), _MOST_TOGETHER)
         for pipeline in some:
-            yield pipeline, found.pop(pipeline, [])
+            yield pipeline, found.get(pipeline, [])
+        found.clear()
 
 
 def _newest_of_some(

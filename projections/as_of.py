@@ -59,7 +59,8 @@ def parse_moment(text: str) -> Moment:
         raise InvalidMoment(f"{text!r} is on no calendar; {_KNOWN_FORMS}") from error
     hint = ""
     if re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
-        hint = f" (the version of that number is @{text})"
+        meant = "so many before the newest" if text < "0" else "the version of that number"
+        hint = f" ({meant} is @{text})"
     elif re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d([Zz]|[+-]\d\d:\d\d)?", text, re.ASCII):
         hint = " (it has no seconds)"
     elif _RFC_3339.fullmatch(f"{text}Z"):
@@ -110,7 +111,7 @@ def _refuse_erased(store: EventStore, view: StateView | CatalogView, place: Plac
     something, and neither nothing nor an older state would be the truth.
     """
     for stream, kept in view.erased.items():
-        what = str(stream) if stream else f"all of {view.pipeline}"
+        what = f"{stream} of {view.pipeline}" if stream else f"all of {view.pipeline}"
         erasure = erasure_of(store, view.pipeline, kept)
         if erasure is None:
             raise ErasedBody(

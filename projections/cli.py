@@ -94,7 +94,7 @@ def _not_imported() -> None:
 
 for name, function in _FUNCTIONS.items():
     _, summary = commands.LISTED[function]
-    app.command(name, help=summary)(_not_imported)
+    app.command(name, help=summary, short_help=summary)(_not_imported)  # which is not cut
 
 
 @app.command("demo")
@@ -103,7 +103,7 @@ def demo(
         Path, typer.Option(help="Where to leave the database and the connector.")
     ] = Path("eventstore-demo"),
 ) -> None:
-    """Sync a real connector three times and look at the history."""
+    """Sync a connector and look at its history."""
     from projections.demo import run_demo  # noqa: PLC0415 - needs PyAirbyte
 
     run_demo(folder)

@@ -117,9 +117,9 @@ def _altered_or_our_fault(store: EventStore) -> Iterator[None]:
     """Raise AlteredLog for what fails because somebody changed what is stored; else it is a bug."""
     try:
         yield
-    except _EXPECTED:
-        raise
     except Exception as error:
+        if isinstance(error, _EXPECTED) and not isinstance(error, AlteredLog):
+            raise
         from eventstore.integrity import verify  # noqa: PLC0415 - needed here alone
 
         report = verify(store, progress=Progress("event", "verified"))
@@ -228,7 +228,7 @@ def warn_before_history(
     """Say that there was no state yet at a time that was named."""
     if not version and moment is not None and not moment.strip().startswith("@"):
         first = rfc3339(store.event(pipeline, 1).stored_at)
-        complain([f"the history of {pipeline} begins after {moment}, at {first}: no state yet"])
+        complain([f"{moment}: no state yet; the history of {pipeline} begins at {first}"])
 
 
 def require_stream(

@@ -106,6 +106,13 @@ def test_what_cannot_be_read_is_told_with_its_place(whole, tmp_path, eventstore,
     assert done.err.endswith(" (see: eventstore verify)\n")
 
 
+@pytest.mark.parametrize("command", ["log", "state", "doctor", "export", "rebuild"])
+def test_a_body_that_cannot_be_read_is_told_with_its_place(whole, tmp_path, eventstore, command):
+    done = eventstore(command, "--db", altered(whole, tmp_path, f"{BODIES}codec = 99"))
+    assert done.code == 1
+    assert "the log was altered: source-shop -> cache: @1 " in done.err
+
+
 def test_what_fails_in_a_whole_log_is_a_bug(whole):
     with pytest.raises(ZeroDivisionError), opened(str(whole), None):
         _ = 1 / 0

@@ -80,6 +80,13 @@ def test_a_moment_that_is_none_is_answered_with_the_ones_that_are(history, event
     assert_refused(done, 2, "2026-11-20T09:00:00Z", "2026-11-20,", "now", "2h", "@41", "@-1")
 
 
+@pytest.mark.parametrize(
+    ("number", "meant"), [("3", "version of that number is @3"), ("-3", "before the newest is @-3")]
+)
+def test_a_number_is_no_moment(number, meant, history, eventstore):
+    assert_refused(eventstore("state", "--at", number, "--db", history), 2, meant)
+
+
 @pytest.mark.parametrize("command", ["state", "catalog", "show @1", "diff @1 @1"])
 def test_several_pipelines_are_listed(command, crowd, eventstore):
     done = eventstore(*command.split(), "--db", crowd)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.command_line.shell import run
+from tests.command_line.shell import run, run_on_terminal
 
 ONE_PIPELINE = {"--source", "--destination", "--table-prefix", "--connection"}
 DATABASE = {"--db", "EVENTSTORE_DB", "--schema"}
@@ -60,11 +60,12 @@ def test_the_command_alone_prints_help():
     assert all(command in alone.out for command in OPTIONS)
 
 
-def test_help_lists_every_command(eventstore):
-    listed = eventstore("--help")
+@pytest.mark.parametrize("columns", [80, 60])
+def test_help_lists_every_command(columns):
+    listed = run_on_terminal("--help", columns=columns)
     assert listed.code == 0
     for command in OPTIONS:
-        assert f"\n  {command} " in listed.out
+        assert f"\n  {command} " in listed.out.replace("\r", "")
     assert "..." not in listed.out.partition("Commands:")[2]  # each is told in a whole sentence
 
 

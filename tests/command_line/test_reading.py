@@ -413,7 +413,7 @@ def test_a_state_from_before_the_history_says_when_that_begins(history, eventsto
     done = eventstore("state", "--at", "2025-12-31", "--db", history)
     assert (done.code, done.out) == (0, "[]\n")
     assert re.fullmatch(
-        r"eventstore: the history of \S+ -> \S+ begins after 2025-12-31, at \S+Z: no state yet\n",
+        r"eventstore: 2025-12-31: no state yet; the history of \S+ -> \S+ begins at \S+Z\n",
         done.err,
     )
 

@@ -152,7 +152,7 @@ def test_what_looks_like_no_state_is_not_set_unless_that_is_said(
 
 def test_a_moment_before_the_history_is_warned_of(eventstore, shop):
     done = eventstore("rewind", "2020-01-01", "--dry-run", "--db", shop)
-    assert "begins after 2020-01-01" in done.err
+    assert "2020-01-01: no state yet" in done.err
 
 
 @pytest.mark.parametrize("command", CHANGING, ids=lambda command: command[0])

@@ -211,8 +211,9 @@ def test_an_append_is_repeated_though_its_body_was_erased(store):
         ({"version": 5}, UnknownVersion),
         ({"version": 0}, UnknownVersion),
         ({"stream": StreamDescriptor("users", "")}, StreamNotFound),
+        ({"stream": "users"}, InvalidEvent),
     ],
-    ids=["nothing", "two things", "no reason", "too late", "too early", "no such stream"],
+    ids=["nothing", "two things", "no reason", "too late", "too early", "no such stream", "text"],
 )
 def test_what_cannot_be_erased_is_refused(shop, wrong, error):
     with pytest.raises(error):

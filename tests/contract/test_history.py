@@ -16,6 +16,7 @@ from eventstore import (
     StateSaved,
     UnknownVersion,
 )
+from eventstore.events import KINDS
 from projections import connect
 from projections.exchange import export_histories
 from tests.messages import emitted, global_state, saved, stream_state
@@ -202,6 +203,13 @@ def test_a_kind_that_there_is_not_is_refused(store):
     for read in reads:
         with pytest.raises(Invalid, match="no kind of event 'Nope'; there are StateSaved, "):
             read()
+
+
+def test_the_newest_of_a_pipeline_are_read_as_often_as_it_is_named(store):
+    fill(store)
+    those = [*store.pipelines(), Pipeline("nobody"), *store.pipelines()]
+    read = store.database.read(lambda db: list(store.newest_by_pipeline(db, those, KINDS)))
+    assert read == [(pipeline, store.newest(pipeline, KINDS)) for pipeline in those]
 
 
 def test_after_the_heads_comes_exactly_what_was_appended_since(store):
