@@ -117,21 +117,7 @@ def _nearest_of_streams(
 
     A seek is the dearer the longer the history of its stream is; to read events in a row is not.
     """
-    # As +kind: by the kind itself each stream would be sought in another index.
-    number = type_coerce(events.c.kind, SmallInteger)
-    its_kind = UnaryExpression(number, operator=custom_op("+"), type_=number.type)
-    last = (
-        select(events.c.stream_number, events.c.version)
-        .where(
-            events.c.pipeline_id == pipeline_id,
-            events.c.version < before,
-            events.c.version >= before - near * _LOOKED_THROUGH,
-            its_kind == KIND.numbers[kind],
-        )
-        .order_by(events.c.version.desc())
-        .limit(limit_of(near))
-        .subquery()
-    )
+    last = _last_of_kind(dialect, kind, pipeline_id, before=before, near=near)
     found = (
         select(last.c.stream_number, func.max(last.c.version).label("version"))
         .group_by(last.c.stream_number)
@@ -144,6 +130,27 @@ def _nearest_of_streams(
     return select(mine, func.coalesce(found.c.version, far).label("version")).select_from(
         mine.join(found, same, **how)
     )
+
+
+def _last_of_kind(
+    dialect: Dialect, kind: str, pipeline_id: Any, *, before: Any, near: int
+) -> Subquery:
+    """The last events of a kind: `near` at most, among some more of any kind before a version."""
+    e, several = events.c, near * _LOOKED_THROUGH
+    where = (e.pipeline_id == pipeline_id, e.version < before, e.version >= before - several)
+    if dialect.SEEKS_BY_LATERAL:
+        # In two steps: PostgreSQL takes the kind for rarer than it is, and would read and sort all.
+        of_all = _last(select(e.stream_number, e.version, e.kind).where(*where), e.version, several)
+        return _last(select(of_all).where(of_all.c.kind == kind), of_all.c.version, near)
+    # As +kind: by the kind itself each stream would be sought in another index.
+    number = type_coerce(e.kind, SmallInteger)
+    its_kind = UnaryExpression(number, operator=custom_op("+"), type_=number.type)
+    of_kind = select(e.stream_number, e.version).where(*where, its_kind == KIND.numbers[kind])
+    return _last(of_kind, e.version, near)
+
+
+def _last(query: Select[Any], order: ColumnElement[Any], rows: int) -> Subquery:
+    return query.order_by(order.desc()).limit(limit_of(rows)).subquery()
 
 
 def _with_nearest_bodies(newest: Subquery, its_id: Any, *, before: Any, near: int) -> Select[Any]:
