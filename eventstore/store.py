@@ -310,14 +310,14 @@ class EventStore:
         return lookup.newest(db, pipeline, kinds, up_to)
 
     def newest_said(
-        self, pipeline: Pipeline, kinds: Sequence[str], up_to: int, *, of: int
+        self, pipeline: Pipeline, kinds: Sequence[str], up_to: int, *, length: int
     ) -> list[Said]:
         """What the `newest` say, which takes half the time where nobody asks who and when.
 
-        `of` is how many events the history has: it decides how they are looked for.
+        `length` is how many events the history has: it decides how they are looked for.
         """
         KIND.check(*kinds)
-        return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to, of))
+        return self.database.read(lambda db: lookup.newest_said(db, pipeline, kinds, up_to, length))
 
     def require_inline(self) -> None:
         """Raise StoreUnavailable if this log has inline tables that this store does not know."""

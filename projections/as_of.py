@@ -86,7 +86,7 @@ def state_as_of(store: EventStore, pipeline: Pipeline, moment: Moment) -> StateV
     where the state was another then, and its body was erased since.
     """
     place = locate(store, pipeline, moment)
-    said = store.newest_said(pipeline, STATE_KINDS, place.version, of=place.head)
+    said = store.newest_said(pipeline, STATE_KINDS, place.version, length=place.head)
     view = StateView(pipeline).with_(*said)
     _refuse_erased(store, view, place)
     return replace(view, version=place.version, stored_at=place.stored_at, final=place.final)

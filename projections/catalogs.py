@@ -22,7 +22,7 @@ from eventstore.events import (
 )
 from eventstore.statements import Statement
 from projections.tables import STREAMS_TABLE, overwrite_row, purge, replace_rows
-from projections.views import CATALOG_KINDS, CatalogView, registered_by
+from projections.views import CatalogView, registered_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from eventstore.store import EventStore
 
 TABLES = (STREAMS_TABLE,)
-KINDS = CATALOG_KINDS
+KINDS = ("StreamDefined",)
 
 _CHANGING = ("catalog_metadata", "configured_stream", "version")
 
@@ -57,7 +57,7 @@ def apply(db: Connection, appended: Sequence[StoredEvent]) -> None:
 def expected_rows(newest: Sequence[StoredEvent]) -> Iterator[tuple[Table, dict[str, Any]]]:
     """The rows that the newest events of a history say are there, each with its table."""
     for stored in newest:
-        if stored.kind == "StreamDefined" and not stored.erased:
+        if stored.kind in KINDS and not stored.erased:
             yield STREAMS_TABLE, _row(stored)
 
 

@@ -161,7 +161,7 @@ def test_streams_that_were_silent_for_long_are_as_they_were_then(store):
     for version in (4, 6, 50, 106, 150, 206):
         there = state_as_of(store, SHOP, version)
         assert there.streams == replay(store, SHOP, StateView(SHOP), up_to=version).streams
-        said = store.newest_said(SHOP, STATE_KINDS, version, of=MANY)
+        said = store.newest_said(SHOP, STATE_KINDS, version, length=MANY)
         assert StateView(SHOP).with_(*said).streams == there.streams
     assert (len(there.streams), there.streams[users], orders in there.streams) == (3, first, False)
 
@@ -189,7 +189,7 @@ def test_a_kind_that_is_none_is_no_state_however_it_is_looked_for(tmp_path, kind
         with tampering(store.database.engine) as db:
             db.execute(text(f"UPDATE _eventstore_events SET kind = {kind} WHERE version = 2"))
         for length in (2, MANY):
-            said = store.newest_said(SHOP, STATE_KINDS, 2, of=length)
+            said = store.newest_said(SHOP, STATE_KINDS, 2, length=length)
             assert [each.version for each in said] == [1]
 
 

@@ -196,7 +196,7 @@ def test_a_kind_that_there_is_not_is_refused(store):
     reads = [
         lambda: store.log(kind="Nope"),
         lambda: store.newest(SHOP, ["StateSaved", "Nope"]),
-        lambda: store.newest_said(SHOP, ["Nope"], 1, of=1),
+        lambda: store.newest_said(SHOP, ["Nope"], 1, length=1),
         lambda: store.before([], ["Nope"]),
         lambda: store.backwards(SHOP, "Nope", None, up_to=1, after=0),
     ]

@@ -53,7 +53,7 @@ def test_the_past_equals_the_model_at_every_version(shared_store, history):
             assert state.bodies == list(model.state(version).values())
             assert _defined(registered) == model.catalog(version)
             # A long history is not looked through as a short one is.
-            said = shared_store.newest_said(pipeline, STATE_KINDS, version, of=MANY)
+            said = shared_store.newest_said(pipeline, STATE_KINDS, version, length=MANY)
             assert StateView(pipeline).with_(*said).bodies == state.bodies
             for view in (state, registered):
                 assert (view.version, view.stored_at, view.final) == (version, times[version], True)
